@@ -1,0 +1,99 @@
+/* types.h - the values a caller holds: element types, reductions, sets of ranks, configuration. */
+#ifndef SERRY_TYPES_H
+#define SERRY_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SERRY_MAX_RANKS 256u          /* largest world size */
+#define SERRY_MAX_COUNT ((UINT64_C(1) << 36) - 1) /* largest element count of one call */
+
+/* A rank's membership in a group. One thread at a time may use it. */
+typedef struct serry_comm serry_comm;
+
+/* Element types. 16-bit floats accumulate in 32 bits. */
+typedef enum serry_dtype {
+    SERRY_F32 = 0,
+    SERRY_F64,
+    SERRY_F16,  /* IEEE binary16 */
+    SERRY_BF16, /* upper half of a binary32 */
+    SERRY_I8,
+    SERRY_I16,
+    SERRY_I32,
+    SERRY_I64,
+    SERRY_U8,
+    SERRY_U16,
+    SERRY_U32,
+    SERRY_U64,
+    SERRY_DTYPES /* how many there are */
+} serry_dtype;
+
+/* Reductions. Values from SERRY_OP_USER on come from serry_op_create(). */
+typedef int32_t serry_op;
+enum {
+    SERRY_SUM = 0,
+    SERRY_PROD,
+    SERRY_MIN, /* NaN if any contribution is NaN; -0 is less than +0 */
+    SERRY_MAX, /* likewise */
+    SERRY_AVG, /* sum divided by the number of ranks that took part; integers truncate to zero */
+    SERRY_BAND,
+    SERRY_BOR,
+    SERRY_BXOR,
+    SERRY_OPS,           /* how many are predefined */
+    SERRY_OP_USER = 2048 /* first value that serry_op_create() may give */
+};
+
+/* Passed as `send`: the input lies where the output goes, as in MPI. */
+#define SERRY_IN_PLACE ((const void *)(intptr_t)-1)
+
+/* Passed as the colour to serry_split(): this rank joins no new group. */
+#define SERRY_UNDEFINED (-1)
+
+/* What the ranks of a job are. All ranks of a job must be of one kind. */
+typedef enum serry_kind_of_rank {
+    SERRY_PROCESSES = 0, /* each rank is a process */
+    SERRY_THREADS        /* each rank is a thread of one process */
+} serry_kind_of_rank;
+
+/* A set of ranks of one communicator. */
+typedef struct serry_rank_set {
+    uint64_t bits[SERRY_MAX_RANKS / 64];
+} serry_rank_set;
+
+static inline bool serry_rank_set_has(const serry_rank_set *set, int rank)
+{
+    return rank >= 0 && (unsigned)rank < SERRY_MAX_RANKS &&
+           ((set->bits[rank / 64] >> (rank % 64)) & 1u) != 0;
+}
+
+/* How to join a job. Start from SERRY_CONFIG_INIT, then set what you know; a field left alone is
+ * found in the environment (see serry_init) or takes its default. */
+typedef struct serry_config {
+    size_t bytes;            /* sizeof(serry_config): set by SERRY_CONFIG_INIT */
+    int rank;                /* this rank, from 0; -1: from the environment */
+    int size;                /* world size, 1 to SERRY_MAX_RANKS; -1: from the environment */
+    const char *job;         /* names the job among all jobs of this user; NULL: environment */
+    serry_kind_of_rank kind; /* processes, or threads of this process */
+    int timeout_ms;          /* of each operation and of serry_init; < 0: none;
+                                0: SERRY_TIMEOUT_MS or 300000 */
+    size_t pool_bytes;       /* room for serry_alloc over all ranks; 0: SERRY_POOL or half of
+                                the machine's memory. Address space only, until allocated */
+} serry_config;
+
+#define SERRY_CONFIG_INIT {sizeof(serry_config), -1, -1, NULL, SERRY_PROCESSES, 0, 0}
+
+/* A user-defined reduction: accumulator[i] = accumulator[i] (op) next[i] for i in [0, count).
+ * Called on pieces of the vectors, with contributions in the order of docs/reductions.md. Must be
+ * a pure function of its inputs and must not call serry. */
+typedef void (*serry_reduce_function)(void *accumulator, const void *next, size_t count,
+                                      serry_dtype dtype, void *argument);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,211 @@
+/* backend.c - the shared-memory backend's table, and the life of a member. */
+#include <serry/backend.h>
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "extent.h"
+#include "operation.h"
+#include "record.h"
+
+/* serry_member is what the floor above calls a shm_member. */
+static shm_member *own(serry_member *member)
+{
+    return (shm_member *)(void *)member;
+}
+
+static const shm_member *own_const(const serry_member *member)
+{
+    return (const shm_member *)(const void *)member;
+}
+
+static bool is_world(const shm_member *m)
+{
+    return m->group.offset == m->group.arena->header->world_offset;
+}
+
+/* This rank's number in the job. */
+static uint32_t slot_of(const shm_member *m)
+{
+    return m->group.header->slot[m->group.rank];
+}
+
+shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wait_plan plan,
+                       serry_error *error)
+{
+    shm_member *m;
+    shm_group group;
+
+    if (group_open(&group, arena, offset, size, rank, error) != SERRY_OK)
+        return NULL;
+    m = calloc(1, sizeof(*m));
+    if (m != NULL) {
+        m->group = group;
+        m->plan = plan;
+        if (operation_setup(m, error) == SERRY_OK)
+            return m;
+        free(m);
+    } else {
+        serry_fail(error, SERRY_ERR_NO_SPACE, "out of memory for a communicator");
+    }
+    group_close(&group); /* the others learn of it at their next operation */
+    return NULL;
+}
+
+static int shm_open_job(const serry_job *job, serry_member **member, serry_error *error)
+{
+    wait_plan plan;
+    shm_arena *arena = arena_join(job, &plan, error);
+
+    *member = NULL;
+    if (arena == NULL)
+        return error->error;
+    shm_member *m = member_new(arena, arena->header->world_offset, job->size, job->rank, plan,
+                               error);
+    arena_drop(arena); /* the member holds it now */
+    *member = (serry_member *)(void *)m;
+    return m == NULL ? error->error : SERRY_OK;
+}
+
+static void shm_close(serry_member *member)
+{
+    shm_member *m = own(member);
+
+    if (is_world(m))
+        extent_give_all(m->group.arena, slot_of(m));
+    operation_cleanup(m);
+    group_close(&m->group);
+    free(m);
+}
+
+static void shm_forget(serry_member *member)
+{
+    operation_cleanup(own(member));
+    free(own(member));
+}
+
+static int shm_run(serry_member *member, const serry_call *call, int timeout_ms, serry_error *error)
+{
+    shm_member *m = own(member);
+
+    m->limit = (wait_limit){timeout_ms, 0};
+    return operation_run(m, call, error);
+}
+
+static int shm_split(serry_member *member, int colour, int key, int timeout_ms, serry_member **part,
+                     serry_error *error)
+{
+    shm_member *m = own(member), *new_member;
+
+    m->limit = (wait_limit){timeout_ms, 0};
+    int rc = split_run(m, colour, key, &new_member, error);
+    *part = (serry_member *)(void *)new_member;
+    return rc;
+}
+
+/* ---- memory ----------------------------------------------------------------------------------- */
+
+static void *shm_alloc(serry_member *member, size_t bytes, serry_error *error)
+{
+    shm_member *m = own(member);
+    uint64_t offset;
+
+    serry_error_begin(error, "alloc", 0, m->group.rank);
+    if (extent_take(m->group.arena, slot_of(m), bytes, true, &offset, error) != SERRY_OK)
+        return NULL;
+    void *memory = m->group.arena->base + offset;
+    madvise(memory, bytes == 0 ? 1 : bytes, MADV_DOFORK); /* as any shared memory of a program */
+    return memory;
+}
+
+static int shm_free(serry_member *member, void *memory, serry_error *error)
+{
+    shm_member *m = own(member);
+    uintptr_t base = (uintptr_t)m->group.arena->base, address = (uintptr_t)memory;
+    uint64_t bytes;
+
+    if (address >= base && address - base < m->group.arena->bytes &&
+        extent_give(m->group.arena, slot_of(m), address - base, &bytes)) {
+        madvise(memory, bytes, MADV_DONTFORK);
+        return SERRY_OK;
+    }
+    serry_error_begin(error, "free", 0, m->group.rank);
+    return serry_fail(error, SERRY_ERR_INVALID,
+                      "%p is not memory that this rank got from serry_alloc", memory);
+}
+
+/* ---- questions -------------------------------------------------------------------------------- */
+
+static int shm_rank(const serry_member *member)
+{
+    return own_const(member)->group.rank;
+}
+
+static int shm_size(const serry_member *member)
+{
+    return own_const(member)->group.size;
+}
+
+static int shm_live(const serry_member *member)
+{
+    return own_const(member)->alive_count;
+}
+
+static void shm_participants(const serry_member *member, serry_rank_set *ranks)
+{
+    *ranks = own_const(member)->alive_set;
+}
+
+/* ---- asynchronous operations: not yet --------------------------------------------------------- */
+
+static int unsupported(serry_error *error)
+{
+    return serry_fail(error, SERRY_ERR_UNSUPPORTED,
+                      "asynchronous operations are not there yet; use the synchronous ones");
+}
+
+static int shm_start(serry_member *member, const serry_call *call, int timeout_ms,
+                     serry_operation **operation, serry_error *error)
+{
+    (void)member, (void)call, (void)timeout_ms;
+    *operation = NULL;
+    return unsupported(error);
+}
+
+static int shm_test(serry_operation *operation, bool *done, serry_error *error)
+{
+    (void)operation;
+    *done = false;
+    return unsupported(error);
+}
+
+static int shm_wait(serry_operation *operation, int timeout_ms, serry_error *error)
+{
+    (void)operation, (void)timeout_ms;
+    return unsupported(error);
+}
+
+static int shm_cancel(serry_operation *operation, serry_error *error)
+{
+    (void)operation;
+    return unsupported(error);
+}
+
+const serry_backend serry_backend_shm = {
+    .name = "shm",
+    .open = shm_open_job,
+    .close = shm_close,
+    .forget = shm_forget,
+    .run = shm_run,
+    .start = shm_start,
+    .test = shm_test,
+    .wait = shm_wait,
+    .cancel = shm_cancel,
+    .split = shm_split,
+    .alloc = shm_alloc,
+    .free = shm_free,
+    .rank = shm_rank,
+    .size = shm_size,
+    .live = shm_live,
+    .participants = shm_participants,
+};

@@ -1,0 +1,170 @@
+/* extent.c - see extent.h. First fit over a short table; a robust lock orders the writers.
+ *
+ * A rank may be killed while it holds the lock: the next one gets EOWNERDEAD and finds every entry
+ * either free or taken (layout.h), so it only has to declare the lock consistent. What may be lost
+ * is one extent without a user; it goes with the arena. */
+#include "extent.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "record.h"
+#include "segment.h"
+
+#define KIB 1024
+
+typedef struct run {
+    uint32_t page, pages;
+} run;
+
+int extent_init(arena_header *header, serry_error *error)
+{
+    pthread_mutexattr_t attributes;
+    int rc = pthread_mutexattr_init(&attributes);
+
+    if (rc == 0)
+        rc = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    if (rc == 0)
+        rc = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    if (rc == 0)
+        rc = pthread_mutex_init(&header->extents_lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    return rc == 0 ? SERRY_OK : serry_fail_errno(error, rc, "cannot make the lock of the pool");
+}
+
+static int lock(shm_arena *arena, serry_error *error)
+{
+    int rc = pthread_mutex_lock(&arena->header->extents_lock);
+
+    if (rc == EOWNERDEAD)
+        rc = pthread_mutex_consistent(&arena->header->extents_lock);
+    if (rc == 0)
+        return SERRY_OK;
+    return serry_fail_errno(error, rc, "cannot lock the pool of the arena");
+}
+
+static void unlock(shm_arena *arena)
+{
+    pthread_mutex_unlock(&arena->header->extents_lock);
+}
+
+static bool is_taken(const arena_extent *e)
+{
+    return atomic_load_explicit(&e->state, memory_order_acquire) == EXTENT_TAKEN;
+}
+
+static int by_page(const void *a, const void *b)
+{
+    uint32_t x = ((const run *)a)->page, y = ((const run *)b)->page;
+
+    return (x > y) - (x < y);
+}
+
+/* First page of `pages` free pages in a row; UINT32_MAX: no such run. *entry is a free place in the
+ * table, NULL where it is full. */
+static uint32_t find_gap(shm_arena *arena, uint64_t pages, arena_extent **entry)
+{
+    run taken[SHM_EXTENTS];
+    size_t count = 0;
+    uint64_t next = 0, limit = arena->header->pool_bytes / SHM_PAGE;
+
+    *entry = NULL;
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+        arena_extent *e = &arena->extents[i];
+        if (is_taken(e))
+            taken[count++] = (run){e->page, e->pages};
+        else if (*entry == NULL)
+            *entry = e;
+    }
+    qsort(taken, count, sizeof(taken[0]), by_page);
+    for (size_t i = 0; i < count; i++) {
+        if (taken[i].page >= next && taken[i].page - next >= pages)
+            return (uint32_t)next;
+        if ((uint64_t)taken[i].page + taken[i].pages > next)
+            next = (uint64_t)taken[i].page + taken[i].pages;
+    }
+    return next <= limit && limit - next >= pages ? (uint32_t)next : UINT32_MAX;
+}
+
+static int take_locked(shm_arena *arena, uint32_t owner, uint64_t pages, bool reserve,
+                       uint64_t *offset, serry_error *error)
+{
+    arena_extent *entry;
+    uint32_t page = find_gap(arena, pages, &entry);
+
+    if (entry == NULL)
+        return serry_fail(error, SERRY_ERR_NO_SPACE,
+                          "the arena holds %u allocations, and that is the most; allocate fewer and "
+                          "larger pieces", SHM_EXTENTS);
+    if (page == UINT32_MAX)
+        return serry_fail(error, SERRY_ERR_NO_SPACE,
+                          "no %" PRIu64 " KiB in a row are free in the arena's pool of %" PRIu64
+                          " KiB; give it more with SERRY_POOL (or pool_bytes)",
+                          pages * SHM_PAGE / KIB, arena->header->pool_bytes / KIB);
+    *offset = arena->header->pool_offset + (uint64_t)page * SHM_PAGE;
+    if (reserve) {
+        int rc = segment_reserve(arena->fd, *offset, pages * SHM_PAGE, "the allocation", error);
+        if (rc != SERRY_OK) {
+            segment_release(arena->fd, *offset, pages * SHM_PAGE);
+            return rc;
+        }
+    }
+    entry->page = page;
+    entry->pages = (uint32_t)pages;
+    entry->owner = owner;
+    atomic_store_explicit(&entry->state, EXTENT_TAKEN, memory_order_release);
+    return SERRY_OK;
+}
+
+int extent_take(shm_arena *arena, uint32_t owner, uint64_t bytes, bool reserve, uint64_t *offset,
+                serry_error *error)
+{
+    uint64_t pages = bytes / SHM_PAGE + (bytes % SHM_PAGE != 0);
+    int rc = lock(arena, error);
+
+    if (rc != SERRY_OK)
+        return rc;
+    rc = take_locked(arena, owner, pages == 0 ? 1 : pages, reserve, offset, error);
+    unlock(arena);
+    return rc;
+}
+
+/* The memory goes first: nobody else can take the pages until the entry is free. */
+static void give_locked(shm_arena *arena, arena_extent *e)
+{
+    segment_release(arena->fd, arena->header->pool_offset + (uint64_t)e->page * SHM_PAGE,
+                    (uint64_t)e->pages * SHM_PAGE);
+    atomic_store_explicit(&e->state, EXTENT_FREE, memory_order_release);
+}
+
+bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *bytes)
+{
+    bool found = false;
+
+    if (offset < arena->header->pool_offset || lock(arena, NULL) != SERRY_OK)
+        return false;
+    uint64_t page = (offset - arena->header->pool_offset) / SHM_PAGE;
+    for (uint32_t i = 0; i < SHM_EXTENTS && !found; i++) {
+        arena_extent *e = &arena->extents[i];
+        found = is_taken(e) && e->page == page && e->owner == owner && offset % SHM_PAGE == 0;
+        if (found) {
+            *bytes = (uint64_t)e->pages * SHM_PAGE;
+            give_locked(arena, e);
+        }
+    }
+    unlock(arena);
+    return found;
+}
+
+void extent_give_all(shm_arena *arena, uint32_t owner)
+{
+    if (lock(arena, NULL) != SERRY_OK)
+        return;
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+        arena_extent *e = &arena->extents[i];
+        if (is_taken(e) && e->owner == owner)
+            give_locked(arena, e);
+    }
+    unlock(arena);
+}

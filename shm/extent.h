@@ -1,0 +1,28 @@
+/* extent.h - runs of pages of the pool, each with its owner on record. Off the way of operations. */
+#ifndef SHM_EXTENT_H
+#define SHM_EXTENT_H
+
+#include "arena.h"
+
+/* Prepare the lock of a new arena; the table is zeroed memory. */
+int extent_init(arena_header *header, serry_error *error);
+
+/**
+ * Take `bytes` (rounded up to pages) of zeroed pool.
+ *
+ * @param owner        Rank in the job, or EXTENT_OF_GROUP.
+ * @param reserve      Give it memory now; otherwise the caller does so, piece by piece.
+ * @param[out] offset  From the arena's base.
+ * @retval SERRY_ERR_NO_SPACE  The pool, the table or the memory is exhausted.
+ */
+int extent_take(shm_arena *arena, uint32_t owner, uint64_t bytes, bool reserve, uint64_t *offset,
+                serry_error *error);
+
+/* Give back the extent that starts at `offset` and belongs to `owner`, and its memory. Stores its
+ * size. False: there is none. */
+bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *bytes);
+
+/* Give back all that a rank has taken. */
+void extent_give_all(shm_arena *arena, uint32_t owner);
+
+#endif

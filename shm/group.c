@@ -1,0 +1,111 @@
+/* group.c - see group.h. */
+#include "group.h"
+
+#include <sys/mman.h>
+
+#include "extent.h"
+#include "record.h"
+#include "segment.h"
+#include "word.h"
+
+#define KIB 1024u
+#define BUFFERS_TOTAL (16u * 1024 * KIB) /* in and out buffers of all members together, about */
+
+static uint32_t small_bytes(int size)
+{
+    return size <= 8 ? 8 * KIB : size <= 32 ? 4 * KIB : KIB;
+}
+
+/* Large enough that a step costs little beside its copy, small enough to stay in a core's cache and
+ * to let 256 ranks fit where containers are stingy. */
+static uint32_t chunk_bytes(int size)
+{
+    uint32_t share = BUFFERS_TOTAL / (4 * (uint32_t)size) / SHM_PAGE * SHM_PAGE;
+
+    return share > 64 * KIB ? 64 * KIB : share;
+}
+
+static uint32_t region_bytes(int size)
+{
+    uint32_t bytes = (uint32_t)sizeof(group_cell) + 2 * small_bytes(size) + 4 * chunk_bytes(size);
+
+    return (bytes + SHM_PAGE - 1) / SHM_PAGE * SHM_PAGE;
+}
+
+uint64_t group_bytes(int size)
+{
+    return GROUP_HEADER_BYTES + (uint64_t)size * region_bytes(size);
+}
+
+void group_format(shm_arena *arena, uint64_t offset, int size, const uint16_t *slot)
+{
+    group_header *header = (group_header *)(void *)(arena->base + offset);
+
+    header->bytes = group_bytes(size);
+    header->size = (uint32_t)size;
+    header->small_bytes = small_bytes(size);
+    header->chunk_bytes = chunk_bytes(size);
+    header->region_bytes = region_bytes(size);
+    atomic_store_explicit(&header->left, 0, memory_order_relaxed);
+    for (int i = 0; i < size; i++)
+        header->slot[i] = slot[i];
+}
+
+/* The first touch decides on which NUMA node a page lies. */
+static void touch(unsigned char *start, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    if (madvise(start, bytes, MADV_POPULATE_WRITE) == 0)
+        return;
+#endif
+    for (size_t i = 0; i < bytes; i += SHM_PAGE)
+        *(volatile unsigned char *)(start + i) = 0;
+}
+
+int group_settle(shm_arena *arena, uint64_t offset, int size, int rank, serry_error *error)
+{
+    uint64_t own = offset + GROUP_HEADER_BYTES + (uint64_t)rank * region_bytes(size);
+    int rc = segment_reserve(arena->fd, own, region_bytes(size), "the buffers of this rank", error);
+
+    if (rc == SERRY_OK)
+        touch(arena->base + own, region_bytes(size));
+    return rc;
+}
+
+int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, int rank,
+               serry_error *error)
+{
+    group_header *header = (group_header *)(void *)(arena->base + offset);
+
+    if (offset % SHM_PAGE != 0 || offset > arena->bytes - group_bytes(size) ||
+        header->bytes != group_bytes(size) || header->size != (uint32_t)size ||
+        header->small_bytes != small_bytes(size) || header->chunk_bytes != chunk_bytes(size) ||
+        header->region_bytes != region_bytes(size))
+        return serry_fail(error, SERRY_ERR_ARENA, "the new communicator's part of the arena is not "
+                                                  "what it should be");
+    arena_hold(arena);
+    *group = (shm_group){.arena = arena,
+                         .offset = offset,
+                         .header = header,
+                         .regions = arena->base + offset + GROUP_HEADER_BYTES,
+                         .region_bytes = header->region_bytes,
+                         .small_bytes = header->small_bytes,
+                         .chunk_bytes = header->chunk_bytes,
+                         .rank = rank,
+                         .size = size};
+    return SERRY_OK;
+}
+
+void group_close(shm_group *group)
+{
+    shm_arena *arena = group->arena;
+    _Atomic uint64_t *word = &group_cell_of(group, group->rank)->word;
+    uint64_t bytes;
+
+    if (word_seal(word) & WORD_ASLEEP)
+        wait_wake(word);
+    if (atomic_fetch_add_explicit(&group->header->left, 1, memory_order_acq_rel) + 1 ==
+        (uint32_t)group->size)
+        extent_give(arena, EXTENT_OF_GROUP, group->offset, &bytes);
+    arena_drop(arena);
+}

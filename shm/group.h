@@ -1,0 +1,66 @@
+/* group.h - a communicator's part of the arena: where each member's words and buffers lie. */
+#ifndef SHM_GROUP_H
+#define SHM_GROUP_H
+
+#include "arena.h"
+
+/* One member's view of a group. Constant after group_open. */
+typedef struct shm_group {
+    shm_arena *arena; /* held */
+    uint64_t offset;  /* of the group in the arena */
+    group_header *header;
+    unsigned char *regions; /* of rank 0; the others follow */
+    size_t region_bytes;
+    size_t small_bytes, chunk_bytes;
+    int rank, size;
+} shm_group;
+
+/* Bytes of a group of `size` members. */
+uint64_t group_bytes(int size);
+
+/* Bytes of its header, which the first member reserves and fills, telling each member's rank in the
+ * job. The memory must be zero. */
+#define GROUP_HEADER_BYTES SHM_PAGE
+void group_format(shm_arena *arena, uint64_t offset, int size, const uint16_t *slot);
+
+/* A member gives memory to its own region and touches it first. SERRY_ERR_NO_SPACE. */
+int group_settle(shm_arena *arena, uint64_t offset, int size, int rank, serry_error *error);
+
+/* Take part in a group that has been formatted; holds the arena. SERRY_ERR_ARENA where the header
+ * cannot be right. */
+int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, int rank,
+               serry_error *error);
+
+/* Leave: the word is sealed, so that the others know at their next operation; the last member that
+ * leaves gives the memory back. Drops the arena. */
+void group_close(shm_group *group);
+
+static inline unsigned char *group_region(const shm_group *g, int rank)
+{
+    return g->regions + (size_t)rank * g->region_bytes;
+}
+
+static inline group_cell *group_cell_of(const shm_group *g, int rank)
+{
+    return (group_cell *)(void *)group_region(g, rank);
+}
+
+/* The buffers of a member, after its cell: small, in (staged input), out (staged results). */
+static inline unsigned char *group_small(const shm_group *g, int rank, uint64_t step)
+{
+    return group_region(g, rank) + sizeof(group_cell) + (step & 1) * g->small_bytes;
+}
+
+static inline unsigned char *group_in(const shm_group *g, int rank, uint64_t step)
+{
+    return group_region(g, rank) + sizeof(group_cell) + 2 * g->small_bytes +
+           (step & 1) * g->chunk_bytes;
+}
+
+static inline unsigned char *group_out(const shm_group *g, int rank, uint64_t step)
+{
+    return group_region(g, rank) + sizeof(group_cell) + 2 * g->small_bytes + 2 * g->chunk_bytes +
+           (step & 1) * g->chunk_bytes;
+}
+
+#endif

@@ -1,0 +1,331 @@
+/* join.c - see arena.h: from a job to a running arena. */
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "cores.h"
+#include "extent.h"
+#include "group.h"
+#include "record.h"
+#include "rendezvous.h"
+#include "segment.h"
+#include "word.h"
+
+/* Arenas that are mapped in this process: thread ranks find the one that another thread has mapped. */
+static pthread_mutex_t arenas_lock = PTHREAD_MUTEX_INITIALIZER;
+static shm_arena *arenas;
+
+/* The child of a fork has no mapping (segment_map), must not hold the memory by a descriptor, and
+ * may join jobs of its own. */
+static void before_fork(void)
+{
+    pthread_mutex_lock(&arenas_lock);
+}
+
+static void parent_after_fork(void)
+{
+    pthread_mutex_unlock(&arenas_lock);
+}
+
+static void child_after_fork(void)
+{
+    while (arenas != NULL) {
+        shm_arena *next = arenas->next;
+        close(arenas->fd);
+        free(arenas);
+        arenas = next;
+    }
+    pthread_mutex_unlock(&arenas_lock);
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(before_fork, parent_after_fork, child_after_fork);
+}
+
+static uint64_t whole_pages(uint64_t bytes)
+{
+    return (bytes + SHM_PAGE - 1) / SHM_PAGE * SHM_PAGE;
+}
+
+void arena_hold(shm_arena *arena)
+{
+    pthread_mutex_lock(&arenas_lock);
+    arena->members++;
+    pthread_mutex_unlock(&arenas_lock);
+}
+
+static void unmap(shm_arena *arena)
+{
+    if (arena->base != NULL)
+        munmap(arena->base, arena->bytes);
+    close(arena->fd);
+    free(arena);
+}
+
+void arena_drop(shm_arena *arena)
+{
+    pthread_mutex_lock(&arenas_lock);
+    bool last = --arena->members == 0;
+    if (last) {
+        shm_arena **at = &arenas;
+        while (*at != arena)
+            at = &(*at)->next;
+        *at = arena->next;
+    }
+    pthread_mutex_unlock(&arenas_lock);
+    if (last)
+        unmap(arena);
+}
+
+/* Map a segment and put it on the list, held once. Takes over fd, also on failure. */
+static shm_arena *map_new(serry_kind_of_rank kind, const arena_ticket *ticket, int fd,
+                          serry_error *error)
+{
+    shm_arena *arena = calloc(1, sizeof(*arena));
+
+    if (arena == NULL) {
+        close(fd);
+        serry_fail(error, SERRY_ERR_NO_SPACE, "out of memory while joining the job");
+        return NULL;
+    }
+    arena->fd = fd;
+    arena->kind = kind;
+    arena->bytes = ticket->total_bytes;
+    arena->members = 1;
+    memcpy(arena->key, ticket->key, sizeof(arena->key));
+    arena->base = segment_map(fd, arena->bytes, error);
+    if (arena->base == NULL) {
+        unmap(arena);
+        return NULL;
+    }
+    arena->header = (arena_header *)(void *)arena->base;
+    arena->next = arenas;
+    arenas = arena;
+    return arena;
+}
+
+/* The mapping of a segment in this process, held once more, or a new one. Takes over fd. */
+static shm_arena *map_or_find(serry_kind_of_rank kind, const arena_ticket *ticket, int fd,
+                              serry_error *error)
+{
+    pthread_mutex_lock(&arenas_lock);
+    shm_arena *arena = kind == SERRY_THREADS ? arenas : NULL;
+    while (arena != NULL && memcmp(arena->key, ticket->key, sizeof(arena->key)) != 0)
+        arena = arena->next;
+    if (arena != NULL) {
+        arena->members++;
+        close(fd);
+    } else {
+        arena = map_new(kind, ticket, fd, error);
+    }
+    pthread_mutex_unlock(&arenas_lock);
+    return arena;
+}
+
+static void locate(shm_arena *arena)
+{
+    arena->slots = (arena_slot *)(void *)(arena->base + arena->header->slots_offset);
+    arena->extents = (arena_extent *)(void *)(arena->base + arena->header->extents_offset);
+}
+
+/* ---- rank 0 makes it ------------------------------------------------------------------------- */
+
+typedef struct arena_plan {
+    uint64_t slots, extents, world, pool, total;
+} arena_plan;
+
+static arena_plan plan_arena(const serry_job *job)
+{
+    arena_plan p;
+
+    p.slots = SHM_PAGE;
+    p.extents = p.slots + whole_pages((uint64_t)job->size * sizeof(arena_slot));
+    p.world = p.extents + whole_pages(SHM_EXTENTS * sizeof(arena_extent));
+    p.pool = p.world + group_bytes(job->size);
+    p.total = p.pool + whole_pages(job->pool_bytes);
+    return p;
+}
+
+static int format(shm_arena *arena, const serry_job *job, const arena_plan *p, serry_error *error)
+{
+    arena_header *header = arena->header;
+    uint16_t slot[SERRY_MAX_RANKS];
+    int rc = segment_reserve(arena->fd, 0, p->world + GROUP_HEADER_BYTES, "the arena", error);
+
+    if (rc == SERRY_OK)
+        rc = extent_init(header, error);
+    if (rc != SERRY_OK)
+        return rc;
+    header->total_bytes = p->total;
+    memcpy(header->key, arena->key, sizeof(header->key));
+    header->ranks = (uint32_t)job->size;
+    header->kind = job->kind;
+    header->slots_offset = p->slots;
+    header->extents_offset = p->extents;
+    header->world_offset = p->world;
+    header->pool_offset = p->pool;
+    header->pool_bytes = p->total - p->pool;
+    for (int i = 0; i < job->size; i++)
+        slot[i] = (uint16_t)i;
+    group_format(arena, p->world, job->size, slot);
+    atomic_store_explicit(&header->layout, SHM_LAYOUT, memory_order_release);
+    return SERRY_OK;
+}
+
+static shm_arena *make(const serry_job *job, arena_ticket *ticket, serry_error *error)
+{
+    arena_plan plan = plan_arena(job);
+    shm_arena *arena = NULL;
+    int fd;
+
+    ticket->total_bytes = plan.total;
+    if (getrandom(ticket->key, sizeof(ticket->key), 0) != (ssize_t)sizeof(ticket->key)) {
+        serry_fail_errno(error, errno, "cannot get random bytes for the arena's key");
+        return NULL;
+    }
+    if (segment_create(plan.total, plan.pool, &fd, error) != SERRY_OK)
+        return NULL;
+    pthread_mutex_lock(&arenas_lock);
+    arena = map_new(job->kind, ticket, fd, error);
+    pthread_mutex_unlock(&arenas_lock);
+    if (arena != NULL && format(arena, job, &plan, error) != SERRY_OK) {
+        arena_drop(arena);
+        return NULL;
+    }
+    if (arena != NULL)
+        locate(arena);
+    return arena;
+}
+
+/* ---- every rank ------------------------------------------------------------------------------ */
+
+/* Trust nothing before it has been compared. */
+static int check(shm_arena *arena, const serry_job *job, const arena_ticket *ticket,
+                 serry_error *error)
+{
+    const arena_header *h = arena->header;
+    arena_plan p = plan_arena(job);
+
+    if (atomic_load_explicit(&h->layout, memory_order_acquire) != SHM_LAYOUT)
+        return serry_fail(error, SERRY_ERR_LAYOUT, "the arena of job \"%s\" was made by an "
+                                                   "incompatible build of serry", job->name);
+    if (h->total_bytes != ticket->total_bytes || h->ranks != (uint32_t)job->size ||
+        h->kind != (uint32_t)job->kind || memcmp(h->key, ticket->key, sizeof(h->key)) != 0 ||
+        h->slots_offset != p.slots || h->extents_offset != p.extents ||
+        h->world_offset != p.world || h->pool_offset != p.pool || h->total_bytes < p.pool ||
+        h->pool_bytes != h->total_bytes - p.pool)
+        return serry_fail(error, SERRY_ERR_ARENA, "the arena of job \"%s\" is not what rank 0 says "
+                                                  "it made", job->name);
+    return SERRY_OK;
+}
+
+static void sign_in(arena_slot *slot)
+{
+    cpu_set_t cpus;
+
+    slot->pid = (uint32_t)getpid();
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
+        return;
+    for (size_t cpu = 0; cpu < SHM_CPU_WORDS * 64 && cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &cpus))
+            slot->cpus[cpu / 64] |= UINT64_C(1) << (cpu % 64);
+}
+
+/* Ranks that are bound each to a core of its own have together as many cores as ranks. */
+static wait_plan plan_waiting(const arena_slot *slots, int size)
+{
+    cpu_set_t all;
+
+    CPU_ZERO(&all);
+    for (int r = 0; r < size; r++)
+        for (size_t cpu = 0; cpu < SHM_CPU_WORDS * 64 && cpu < CPU_SETSIZE; cpu++)
+            if (slots[r].cpus[cpu / 64] >> (cpu % 64) & 1)
+                CPU_SET(cpu, &all);
+    return wait_plan_for(size, serry_cores(&all));
+}
+
+/* This rank's own part: memory, then its name. */
+static int settle(shm_arena *arena, const serry_job *job, serry_error *error)
+{
+    arena_slot *slots = (arena_slot *)(void *)(arena->base + arena->header->slots_offset);
+    int rc = group_settle(arena, arena->header->world_offset, job->size, job->rank, error);
+
+    if (rc == SERRY_OK)
+        sign_in(&slots[job->rank]);
+    return rc;
+}
+
+static void seal_own_word(shm_arena *arena, const serry_job *job)
+{
+    shm_group world;
+
+    if (group_open(&world, arena, arena->header->world_offset, job->size, job->rank, NULL) ==
+        SERRY_OK)
+        group_close(&world);
+}
+
+/* The host has made an arena or the guest has a descriptor: map, settle, be ready. */
+static shm_arena *enter(const serry_job *job, rendezvous *meeting, serry_error *error)
+{
+    arena_ticket ticket = {0};
+    shm_arena *arena = NULL;
+    bool settled = false;
+    int fd, rc = SERRY_OK;
+
+    if (job->rank == 0) {
+        arena = make(job, &ticket, error);
+        rc = arena == NULL ? error->error : SERRY_OK;
+        if (rc == SERRY_OK && meeting != NULL)
+            rc = rendezvous_hand_out(meeting, &ticket, arena->fd, error);
+    } else {
+        rc = rendezvous_receive(meeting, &ticket, &fd, error);
+        if (rc == SERRY_OK && (rc = segment_check(fd, ticket.total_bytes, error)) != SERRY_OK)
+            close(fd);
+        if (rc == SERRY_OK) {
+            arena = map_or_find(job->kind, &ticket, fd, error);
+            rc = arena == NULL ? error->error : check(arena, job, &ticket, error);
+        }
+        if (rc == SERRY_OK && arena->slots == NULL) /* else rank 0's thread has done it */
+            locate(arena);
+    }
+    if (rc == SERRY_OK) {
+        rc = settle(arena, job, error);
+        settled = rc == SERRY_OK;
+    }
+    if (rc == SERRY_OK && meeting != NULL)
+        rc = rendezvous_ready(meeting, error);
+    if (rc != SERRY_OK && meeting != NULL)
+        rendezvous_refuse(meeting, error);
+    if (rc != SERRY_OK && settled)
+        seal_own_word(arena, job);
+    if (rc != SERRY_OK && arena != NULL)
+        arena_drop(arena);
+    return rc == SERRY_OK ? arena : NULL;
+}
+
+shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    wait_limit limit = {job->timeout_ms, 0};
+    rendezvous *meeting = NULL;
+
+    pthread_once(&once, watch_forks);
+    if (job->size > 1) {
+        meeting = rendezvous_meet(job, &limit, error);
+        if (meeting == NULL)
+            return NULL;
+    }
+    shm_arena *arena = enter(job, meeting, error);
+    rendezvous_close(meeting);
+    if (arena == NULL)
+        return NULL;
+    *plan = plan_waiting(arena->slots, job->size);
+    return arena;
+}

@@ -1,0 +1,133 @@
+/* layout.h - every byte that several ranks see.
+ *
+ *   arena   +--------------------+ 0
+ *           | arena_header       |   one page: what the arena is; the lock of the extents
+ *           +--------------------+ slots_offset
+ *           | arena_slot [ranks] |   one per rank of the job: who it is
+ *           +--------------------+ extents_offset
+ *           | arena_extent [..]  |   who holds which pages of the pool
+ *           +--------------------+ world_offset
+ *           | world group        |
+ *           +--------------------+ pool_offset
+ *           | pool of pages      |   serry_alloc's memory; the groups of split and dup
+ *           +--------------------+ total_bytes
+ *
+ *   group   +--------------------+ 0
+ *           | group_header       |   one page
+ *           +--------------------+ one page
+ *           | region of rank 0   |   touched first by rank 0, so its pages lie near it
+ *           | region of rank 1   |
+ *           | ...                |
+ *
+ *   region  | group_cell | small[2] | in[2] | out[2] |     whole pages
+ *
+ * Offsets, never pointers, fixed-width types, one writer a field unless it says otherwise. "Plain"
+ * fields are published by an atomic that the comment names.
+ *
+ * The rule of the two buffers, for everything in a region that exists twice: what a rank writes
+ * before it publishes step s lies in number s & 1. Others may read it once s is decided, and until
+ * they themselves publish step s + 1. The owner writes there again only after step s + 1 is decided
+ * (for step s + 2), when everybody has published s + 1 and so is done reading. A rank that slept
+ * through that finds its word sealed when it looks again, and returns nothing. */
+#ifndef SHM_LAYOUT_H
+#define SHM_LAYOUT_H
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <serry/types.h>
+
+#define SHM_LINE 64u
+#define SHM_PAGE 4096u
+#define SHM_EXTENTS 2048u /* most extents taken at a time, over all ranks */
+#define SHM_INLINE 16u    /* bytes of a contribution that travel beside the publication word */
+#define SHM_CPU_WORDS 16u /* affinity masks of 1024 CPUs */
+
+typedef struct arena_header {
+    /* line 0: written by the creator before it hands out the segment, then constant */
+    _Alignas(SHM_LINE) _Atomic uint64_t layout; /* SHM_LAYOUT, stored last with release; readers
+                                                   load it first with acquire. 0: not finished */
+    uint64_t total_bytes;                       /* plain, published by layout, as all below */
+    uint64_t key[2];                            /* random; tells this arena from any other */
+    uint32_t ranks;
+    uint32_t kind; /* serry_kind_of_rank */
+    uint64_t slots_offset;
+    uint64_t extents_offset;
+    /* line 1: the same */
+    _Alignas(SHM_LINE) uint64_t world_offset;
+    uint64_t pool_offset;
+    uint64_t pool_bytes;
+    /* line 2: any rank, to change the extents; never on the way of an operation */
+    _Alignas(SHM_LINE) pthread_mutex_t extents_lock; /* robust, process-shared */
+} arena_header;
+
+/* One per rank of the job: who it is. Written by the rank before it reports ready, then constant;
+ * published by the rendezvous (a message each way). */
+typedef struct arena_slot {
+    _Alignas(SHM_LINE) uint32_t pid; /* plain: for messages */
+    _Alignas(SHM_LINE) uint64_t cpus[SHM_CPU_WORDS]; /* plain: affinity mask */
+} arena_slot;
+
+enum extent_state { EXTENT_FREE = 0, EXTENT_TAKEN = 1 };
+
+/* One run of pages of the pool. Written under extents_lock. A rank that dies while it takes or
+ * gives back leaves it free or taken, never half: the state is stored last when taking (release)
+ * and is all that is stored when giving back, so there is nothing to repair. */
+typedef struct arena_extent {
+    uint32_t page;  /* plain, from pool_offset; published by state */
+    uint32_t pages; /* plain, likewise */
+    uint32_t owner; /* plain, likewise: rank in the job, or EXTENT_OF_GROUP */
+    _Atomic uint32_t state; /* enum extent_state; release by the lock's holder */
+} arena_extent;
+
+#define EXTENT_OF_GROUP UINT32_MAX /* given back by the last member that leaves */
+
+typedef struct group_header {
+    /* line 0: written by the group's first rank before it says where the group is, then constant */
+    _Alignas(SHM_LINE) uint64_t bytes; /* of the whole group */
+    uint32_t size;                     /* members */
+    uint32_t small_bytes;              /* of one small buffer */
+    uint32_t chunk_bytes;              /* of one in or out buffer */
+    uint32_t region_bytes;             /* of one rank's region */
+    /* line 1: every member once, when it leaves */
+    _Alignas(SHM_LINE) _Atomic uint32_t left; /* acq_rel add: the last one gives the extent back */
+    /* line 2 on: as line 0 */
+    _Alignas(SHM_LINE) uint16_t slot[SERRY_MAX_RANKS]; /* member's rank in the job */
+} group_header;
+
+/* Where a member's input for a large operation lies, if others can read it there. */
+typedef struct group_input {
+    _Alignas(SHM_LINE) uint64_t address; /* plain, published by word: offset in the arena (processes)
+                                            or pointer (threads); meaningful if direct */
+    uint32_t direct;                     /* plain, likewise: 1 or 0 */
+} group_input;
+
+/* One per member of a group. */
+typedef struct group_cell {
+    /* line 0: the member writes; the others read it and set bits of word, see word.h. With up to
+     * SHM_INLINE bytes of data, the whole contribution travels in this one line. */
+    _Alignas(SHM_LINE) _Atomic uint64_t word; /* futex word: its lower half */
+    uint64_t signature[2];                    /* plain, published by word, two-buffer rule */
+    uint64_t data[2][SHM_INLINE / 8];         /* plain, likewise */
+    /* lines 1 and 2 */
+    group_input input[2]; /* plain, likewise */
+} group_cell;
+
+/* Sizes enter by themselves; bump the leading number when a meaning changes. */
+#define SHM_LAYOUT                                                                                 \
+    ((UINT64_C(1) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
+     ((uint64_t)sizeof(arena_slot) << 28) | ((uint64_t)sizeof(group_header) << 16) |               \
+     (uint64_t)sizeof(group_cell))
+
+_Static_assert(offsetof(group_cell, input) == SHM_LINE, "word, signatures and data share a line");
+_Static_assert(sizeof(group_cell) == 3 * SHM_LINE, "a line for each kind of traffic");
+_Static_assert(sizeof(group_header) <= SHM_PAGE && sizeof(arena_header) <= SHM_PAGE, "one page");
+_Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2 &&
+                   ATOMIC_INT_LOCK_FREE == 2,
+               "an atomic with a hidden lock works in one process only");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the futex word is the lower half");
+
+#endif

@@ -1,0 +1,168 @@
+/* operation.h - one collective call of one rank on its way: contribute, decide, combine, look again.
+ *
+ * A call is a row of steps. Each step has this rank do some work, publish the step in its word, and
+ * wait until the step is decided for every member; what then happens is a function of the words and
+ * of what the others published, the same for all. Algorithms say what the work is and what follows
+ * from a decision; publishing, waiting, timeouts and failures are here alone. */
+#ifndef SHM_OPERATION_H
+#define SHM_OPERATION_H
+
+#include <serry/call.h>
+
+#include "group.h"
+#include "wait.h"
+
+typedef struct shm_member shm_member;
+
+enum { OPERATION_DONE = 0, OPERATION_GOES_ON = 1 }; /* beside the negative error codes */
+
+typedef struct algorithm {
+    const char *name;
+
+    /* This rank's part of the step that is published next (member->step + 1): reads what the others
+     * published in the step before, writes what they may read after this one. */
+    void (*work)(shm_member *m);
+
+    /* The step is decided; m->absent are the members that are sealed below it. Returns
+     * OPERATION_GOES_ON (m->algorithm says with what), OPERATION_DONE with the result handed out,
+     * or an error with nothing handed out. */
+    int (*decided)(shm_member *m);
+} algorithm;
+
+/* How data flows in each kind of operation; see operation.c. */
+typedef struct flow {
+    bool combine;   /* the pieces of all members are reduced into one */
+    bool from_root; /* only the root gives */
+    bool to_root;   /* only the root gets */
+    bool send_n;    /* a member gives one block for each rank, and gets the one of its number */
+    bool recv_n;    /* a member gets one block from each rank */
+} flow;
+
+/* A rank's membership in a group. Private memory of one thread. */
+struct shm_member {
+    shm_group group;
+    group_cell *own;
+    wait_plan plan;
+    uint64_t step;       /* the last one this rank has published */
+    uint64_t operations; /* completed: the sequence number of the last one */
+
+    /* members not known to have failed or left: the same on all ranks between operations */
+    int alive_count;
+    uint16_t alive[SERRY_MAX_RANKS]; /* ascending */
+    serry_rank_set alive_set;
+    serry_rank_set absent; /* of those: sealed below the step that was decided last */
+    int absent_count;
+
+    /* the operation that is open: begun, and not ended by a result */
+    bool open;
+    bool published;             /* the current step is published, its decision is not known yet */
+    const algorithm *algorithm; /* of the current step */
+    serry_call call;
+    flow flow;
+    uint64_t signature;
+    size_t element; /* bytes */
+    wait_limit limit;
+    serry_error *error; /* of the caller, during a run */
+
+    /* progress of a large operation, in elements of the vector (of each block, where there are
+     * several): see staged.c and direct.c */
+    size_t turn;                  /* staged: number of the step within the operation */
+    size_t first, length;         /* direct: the chunk that is being combined */
+    size_t out_first, out_length; /* direct: the chunk that is copied out next; length 0: none */
+    int worker_count;             /* direct: who combines slices */
+    uint16_t worker[SERRY_MAX_RANKS];
+
+    /* where the members' inputs are */
+    const unsigned char *input[SERRY_MAX_RANKS];  /* whole ones; NULL: staged through copies */
+    const unsigned char *source[SERRY_MAX_RANKS]; /* the piece that is read now */
+    size_t stride[SERRY_MAX_RANKS];               /* bytes between two blocks there */
+
+    unsigned char *scratch; /* results of small operations until they are handed out */
+    unsigned char *staging; /* the same for large ones, mapped at need */
+    size_t staging_bytes;
+
+    struct {
+        int phase; /* 0: no split is open */
+        int colour, key;
+        uint64_t own[2], all[2 * SERRY_MAX_RANKS]; /* what the phases exchange */
+        int size, rank;                            /* of the part */
+        uint16_t member[SERRY_MAX_RANKS];          /* its members' ranks here, in its order */
+        uint64_t offset;                           /* of the part's group in the arena */
+        int code;                                  /* why there is none; SERRY_OK: there is */
+    } split; /* see split.c */
+};
+
+/* Begin with all members alive and no operation open. SERRY_ERR_NO_SPACE. */
+int operation_setup(shm_member *m, serry_error *error);
+void operation_cleanup(shm_member *m);
+
+/* Carry out a call within m->limit, or go on with it where it is open. Returns what serry.h
+ * promises. */
+int operation_run(shm_member *m, const serry_call *call, serry_error *error);
+
+/* split.c: a member of the group of those with the same colour; three operations, any of which a
+ * timeout may leave open, for the same call to go on with. */
+int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error *error);
+
+/* backend.c: a member of a group that has been formatted and settled. */
+shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wait_plan plan,
+                       serry_error *error);
+
+/* ---- for the algorithms ---------------------------------------------------------------------- */
+
+/* Start a new record about the operation that is open. */
+void operation_error(shm_member *m);
+
+/* In the first decision of a call: do all members take part, with the same call, and the root among
+ * them? SERRY_OK, or the error that all ranks get alike. */
+int operation_judge(shm_member *m);
+
+/* Members are missing that this operation cannot do without: the error that all ranks get alike. */
+int operation_fail_absent(shm_member *m);
+
+/* This rank's word is sealed: the others went on without it. */
+int operation_fail_excluded(shm_member *m);
+
+/* Does this rank give, does it get? */
+static inline bool operation_gives(const shm_member *m)
+{
+    return !m->flow.from_root || m->call.root == m->group.rank;
+}
+
+static inline bool operation_gets(const shm_member *m)
+{
+    bool root = m->call.root == m->group.rank;
+
+    return m->flow.to_root ? root : !(root && m->call.kind == SERRY_KIND_BROADCAST);
+}
+
+/* What this rank gets of `count` elements: from m->source into `dest`, blocks `dest_stride` bytes
+ * apart. Combines, or copies, as the kind says. */
+void operation_pull(shm_member *m, unsigned char *dest, size_t dest_stride, size_t count);
+
+/* Hand a result out that lies in `from` as it shall lie in the receive buffer; the blocks of absent
+ * ranks stay as they are. */
+void operation_commit(shm_member *m, const unsigned char *from);
+
+/* Bytes that this rank gets in the end, absent ranks' included. */
+size_t operation_result_bytes(const shm_member *m);
+
+/* A slice of `length` elements for number `index` of `count` workers: whole cache lines each. */
+void operation_slice(const shm_member *m, size_t length, int index, int count, size_t *first,
+                     size_t *elements);
+
+/* choose.c: the first step of a call, and what follows once all inputs are known. */
+const algorithm *choose_first(const shm_member *m);
+const algorithm *choose_next(shm_member *m);
+
+/* staging.c: the room where a large result waits until it may be handed out. SERRY_ERR_NO_SPACE. */
+int staging_reserve(shm_member *m, size_t bytes);
+void staging_trim(shm_member *m);
+
+extern const algorithm algorithm_small;        /* small.c */
+extern const algorithm algorithm_enter;        /* choose.c */
+extern const algorithm algorithm_staged;       /* staged.c */
+extern const algorithm algorithm_direct_share; /* direct.c */
+extern const algorithm algorithm_direct_pull;  /* direct.c */
+
+#endif

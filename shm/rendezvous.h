@@ -1,0 +1,49 @@
+/* rendezvous.h - how the ranks of a job find each other and the arena, and know that all are there.
+ *
+ *   rank 0 (host)                                ranks 1..n-1 (guests)
+ *   listens on the job's abstract socket         connect, until somebody listens
+ *                            <--- HELLO ---      who I am, what I was built as
+ *   all there? all alike?
+ *   makes the arena          --- ARENA ---->     with the descriptor
+ *                                                map, reserve and touch one's own part
+ *                            <--- READY ---
+ *   all ready?               --- GO ------->
+ *
+ * An abstract socket has no file to leave behind, ends with its process, and tells at once when a
+ * guest or the host dies (end of stream). Instead of any message either side may send FAILED with
+ * code and text; the host passes it on to all, so every rank fails alike. Both sides check that the
+ * other runs under their own user id. */
+#ifndef SHM_RENDEZVOUS_H
+#define SHM_RENDEZVOUS_H
+
+#include <serry/backend.h>
+
+#include "wait.h"
+
+/* What the host tells about the arena it made. */
+typedef struct arena_ticket {
+    uint64_t total_bytes;
+    uint64_t key[2];
+} arena_ticket;
+
+typedef struct rendezvous rendezvous;
+
+/* Host: listen, and return when every guest has said hello and all agree on the job.
+ * Guest: find the host and say hello. Either: NULL with an error; nothing is left open. */
+rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error *error);
+
+/* Host: hand out the descriptor. Guest: receive it (the caller's to close). */
+int rendezvous_hand_out(rendezvous *r, const arena_ticket *ticket, int fd, serry_error *error);
+int rendezvous_receive(rendezvous *r, arena_ticket *ticket, int *fd, serry_error *error);
+
+/* This rank has done its part; return when all have. */
+int rendezvous_ready(rendezvous *r, serry_error *error);
+
+/* Tell the others that this rank cannot join, as `error` says (error->error must not be SERRY_OK).
+ * May follow any failure above; where the others know already, nothing more is sent. */
+void rendezvous_refuse(rendezvous *r, const serry_error *error);
+
+/* Close everything; NULL is allowed. */
+void rendezvous_close(rendezvous *r);
+
+#endif

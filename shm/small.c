@@ -1,0 +1,52 @@
+/* small.c - one step: the contribution travels beside the publication word or in a small buffer,
+ * and every rank works out the whole of what it gets. */
+#include <string.h>
+
+#include "operation.h"
+#include "word.h"
+
+static size_t given_bytes(const shm_member *m)
+{
+    size_t blocks = m->flow.send_n ? (size_t)m->group.size : 1;
+
+    return m->call.kind == SERRY_KIND_BARRIER ? 0 : blocks * m->call.count * m->element;
+}
+
+static void contribute(shm_member *m)
+{
+    uint64_t step = m->step + 1;
+    size_t bytes = given_bytes(m);
+
+    m->own->signature[step & 1] = m->signature;
+    if (!operation_gives(m) || bytes == 0)
+        return;
+    if (bytes <= SHM_INLINE)
+        memcpy(m->own->data[step & 1], m->call.send, bytes);
+    else
+        memcpy(group_small(&m->group, m->group.rank, step), m->call.send, bytes);
+}
+
+static int hand_out(shm_member *m)
+{
+    size_t bytes = given_bytes(m), block = m->call.count * m->element;
+    int rc = operation_judge(m);
+
+    if (rc != SERRY_OK)
+        return rc;
+    for (int i = 0; i < m->alive_count && bytes != 0; i++) {
+        int r = m->alive[i];
+        m->source[r] = bytes <= SHM_INLINE
+                           ? (const unsigned char *)group_cell_of(&m->group, r)->data[m->step & 1]
+                           : group_small(&m->group, r, m->step);
+        m->stride[r] = block;
+    }
+    if (bytes != 0)
+        operation_pull(m, m->scratch, block, m->call.count);
+    if (!word_second_look(&m->own->word))
+        return operation_fail_excluded(m);
+    if (bytes != 0)
+        operation_commit(m, m->scratch);
+    return OPERATION_DONE;
+}
+
+const algorithm algorithm_small = {"small", contribute, hand_out};

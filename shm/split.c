@@ -1,0 +1,176 @@
+/* split.c - new groups from an old one, by three exchanges among all its members:
+ *
+ *   1. colour and key of each: everybody knows who belongs to which part, and in what order.
+ *   2. The first of each part has taken memory for its group and tells where (or why not).
+ *   3. Each has given memory to its own region (or tells why not).
+ *
+ * After the third all members of a part know alike whether it is there. A part that is not is given
+ * back by its first member; what a killed rank leaves behind goes with the arena. */
+#include <stdlib.h>
+
+#include "extent.h"
+#include "operation.h"
+#include "record.h"
+#include "segment.h"
+
+enum { PHASE_COLOURS = 1, PHASE_MEMORY, PHASE_READY };
+
+static int exchange(shm_member *m, serry_error *error)
+{
+    serry_call call = {.kind = SERRY_KIND_SPLIT,
+                       .dtype = SERRY_U64,
+                       .count = 2,
+                       .send = m->split.own,
+                       .recv = m->split.all};
+
+    return operation_run(m, &call, error);
+}
+
+static bool is_first(const shm_member *m)
+{
+    return m->split.colour >= 0 && m->split.rank == 0;
+}
+
+/* The order of two members of the part: by key, then by rank. */
+static bool before(const shm_member *m, int a, int b)
+{
+    int64_t key_a = (int64_t)m->split.all[2 * a + 1], key_b = (int64_t)m->split.all[2 * b + 1];
+
+    return key_a != key_b ? key_a < key_b : a < b;
+}
+
+static void find_part(shm_member *m)
+{
+    int size = 0;
+
+    for (int i = 0; i < m->alive_count; i++) {
+        int r = m->alive[i], at = size;
+        if ((int64_t)m->split.all[2 * r] != m->split.colour)
+            continue;
+        for (; at > 0 && before(m, r, m->split.member[at - 1]); at--)
+            m->split.member[at] = m->split.member[at - 1];
+        m->split.member[at] = (uint16_t)r;
+        size++;
+    }
+    m->split.size = size;
+    for (int i = 0; i < size; i++)
+        if (m->split.member[i] == m->group.rank)
+            m->split.rank = i;
+}
+
+static int make_group(shm_member *m, serry_error *error)
+{
+    shm_arena *arena = m->group.arena;
+    uint16_t slot[SERRY_MAX_RANKS];
+    uint64_t unused;
+    int rc = extent_take(arena, EXTENT_OF_GROUP, group_bytes(m->split.size), false,
+                         &m->split.offset, error);
+
+    if (rc != SERRY_OK)
+        return rc;
+    rc = segment_reserve(arena->fd, m->split.offset, GROUP_HEADER_BYTES, "the new communicator",
+                         error);
+    if (rc != SERRY_OK) {
+        extent_give(arena, EXTENT_OF_GROUP, m->split.offset, &unused);
+        return rc;
+    }
+    for (int i = 0; i < m->split.size; i++)
+        slot[i] = m->group.header->slot[m->split.member[i]];
+    group_format(arena, m->split.offset, m->split.size, slot);
+    return SERRY_OK;
+}
+
+/* The first member gives the memory back; the others have nothing to give. */
+static void unmake_group(shm_member *m)
+{
+    uint64_t unused;
+
+    if (is_first(m) && m->split.phase >= PHASE_MEMORY && m->split.own[1] == 0)
+        extent_give(m->group.arena, EXTENT_OF_GROUP, m->split.offset, &unused);
+}
+
+/* What follows when the exchange of a phase has ended well. The records of errors that do not end
+ * the split at once are kept in `error`, which only the last phase returns. */
+static void advance(shm_member *m, serry_error *error)
+{
+    uint64_t *own = m->split.own;
+
+    switch (m->split.phase++) {
+    case PHASE_COLOURS:
+        find_part(m);
+        own[0] = own[1] = 0;
+        if (is_first(m)) {
+            own[1] = (uint64_t)(int64_t)make_group(m, error);
+            own[0] = m->split.offset;
+        }
+        break;
+    case PHASE_MEMORY:
+        if (m->split.colour < 0)
+            break;
+        m->split.offset = m->split.all[2 * m->split.member[0]];
+        m->split.code = (int)(int64_t)m->split.all[2 * m->split.member[0] + 1];
+        if (m->split.code == SERRY_OK)
+            m->split.code = group_settle(m->group.arena, m->split.offset, m->split.size,
+                                         m->split.rank, error);
+        own[0] = (uint64_t)(int64_t)m->split.code;
+        own[1] = is_first(m) ? own[1] : 0;
+        break;
+    default:
+        for (int i = 0; i < m->split.size && m->split.code == SERRY_OK; i++)
+            m->split.code = (int)(int64_t)m->split.all[2 * m->split.member[i]];
+    }
+}
+
+static int finish(shm_member *m, shm_member **part, serry_error *error)
+{
+    if (m->split.colour < 0)
+        return SERRY_OK;
+    if (m->split.code == SERRY_OK) {
+        *part = member_new(m->group.arena, m->split.offset, m->split.size, m->split.rank, m->plan,
+                           error);
+        return *part == NULL ? error->error : SERRY_OK;
+    }
+    unmake_group(m);
+    if (error->error == m->split.code)
+        return m->split.code;
+    serry_error_begin(error, "split", m->operations, m->group.rank);
+    return serry_fail(error, m->split.code,
+                      "another rank of the new communicator could not get memory for it; give the "
+                      "arena more with SERRY_POOL (or pool_bytes)");
+}
+
+int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error *error)
+{
+    bool same = m->split.colour == colour && m->split.key == key;
+
+    *part = NULL;
+    if (m->split.phase == 0) {
+        m->split.phase = PHASE_COLOURS;
+        m->split.colour = colour;
+        m->split.key = key;
+        m->split.code = SERRY_OK;
+        m->split.size = 0;
+        m->split.rank = -1;
+        m->split.own[0] = (uint64_t)(int64_t)colour;
+        m->split.own[1] = (uint64_t)(int64_t)key;
+    } else if (!same) {
+        serry_error_begin(error, "split", m->operations + 1, m->group.rank);
+        return serry_fail(error, SERRY_ERR_PENDING,
+                          "an earlier split(colour %d, key %d) is still open; repeat that call",
+                          m->split.colour, m->split.key);
+    }
+    while (m->split.phase <= PHASE_READY) {
+        int rc = exchange(m, error);
+        if (rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_PENDING)
+            return rc;
+        if (rc != SERRY_OK) {
+            unmake_group(m);
+            m->split.phase = 0;
+            return rc;
+        }
+        advance(m, error);
+    }
+    int rc = finish(m, part, error);
+    m->split.phase = 0;
+    return rc;
+}

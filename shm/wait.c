@@ -1,0 +1,127 @@
+/* wait.c - see wait.h. The figures behind the numbers are in docs/protocol.md.
+ *
+ * A sleeper sets the asleep bit of the word it waits for and sleeps on the word's lower half; the
+ * publication (or the seal) that changes the word reports the bit, and the writer then wakes. The
+ * kernel compares before it sleeps, so nothing is missed: either the word has changed, or its
+ * writer sees the bit. A nap is bounded all the same: a rank that is killed wakes nobody. */
+#include "wait.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <serry/error.h>
+
+#include "word.h"
+
+#define NS_PER_S UINT64_C(1000000000)
+#define NS_PER_MS UINT64_C(1000000)
+#define NAP_NS (100 * NS_PER_MS) /* a look around this often while asleep */
+
+enum {
+    PAUSES_PER_LOOK = 100,
+    PAUSES_ALONE = 1000, /* about 10 us, the price of a sleep and a wake on one core */
+    YIELDS_ALONE = 16,
+    YIELDS_CROWDED = 100 /* a yield to a rank that has work to do beats any sleep */
+};
+
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#else
+#error "serry runs on x86-64 and aarch64"
+#endif
+}
+
+wait_plan wait_plan_for(int ranks, int cores)
+{
+    wait_plan alone = {PAUSES_ALONE, YIELDS_ALONE}, crowded = {0, YIELDS_CROWDED};
+
+    return ranks <= cores ? alone : crowded;
+}
+
+uint64_t wait_now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+int wait_expired(wait_limit *limit)
+{
+    if (limit->timeout_ms < 0)
+        limit->deadline_ns = UINT64_MAX;
+    if (limit->deadline_ns == UINT64_MAX)
+        return 0;
+    uint64_t now = wait_now_ns();
+    if (limit->deadline_ns == 0)
+        limit->deadline_ns = now + (uint64_t)limit->timeout_ms * NS_PER_MS;
+    return now >= limit->deadline_ns;
+}
+
+/* Returns at a wake, a signal, a change of the word, the deadline, or the end of the nap: in every
+ * case the caller looks again. */
+static void sleep_while(_Atomic uint64_t *word, uint64_t seen, const wait_limit *limit)
+{
+    uint64_t until = wait_now_ns() + NAP_NS;
+
+    if (limit->deadline_ns < until)
+        until = limit->deadline_ns;
+    struct timespec at = {(time_t)(until / NS_PER_S), (long)(until % NS_PER_S)};
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, (uint32_t)seen, &at, NULL,
+            FUTEX_BITSET_MATCH_ANY);
+}
+
+void wait_wake(_Atomic uint64_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/* The order in which reasons to end are looked at: success, exclusion, deadline. */
+static int look(const _Atomic uint64_t *word, const _Atomic uint64_t *own, uint64_t step,
+                wait_limit *limit, int *code)
+{
+    if (word_decided(atomic_load_explicit(word, memory_order_acquire), step))
+        *code = SERRY_OK;
+    else if (atomic_load_explicit(own, memory_order_relaxed) & WORD_SEALED)
+        *code = SERRY_ERR_EXCLUDED;
+    else if (wait_expired(limit))
+        *code = SERRY_ERR_TIMEOUT;
+    else
+        return 0;
+    return 1;
+}
+
+int wait_decided(_Atomic uint64_t *word, const _Atomic uint64_t *own, uint64_t step,
+                 const wait_plan *plan, wait_limit *limit)
+{
+    int code;
+
+    for (uint32_t i = 1; i <= plan->pauses; i++) {
+        if (word_decided(atomic_load_explicit(word, memory_order_acquire), step))
+            return SERRY_OK;
+        if (i % PAUSES_PER_LOOK == 0 && look(word, own, step, limit, &code))
+            return code;
+        cpu_relax();
+    }
+    for (uint32_t i = 0; i < plan->yields; i++) {
+        if (look(word, own, step, limit, &code))
+            return code;
+        sched_yield();
+    }
+    for (;;) {
+        if (look(word, own, step, limit, &code))
+            return code;
+        uint64_t seen = atomic_fetch_or_explicit(word, WORD_ASLEEP, memory_order_acquire);
+        if (!word_decided(seen, step))
+            sleep_while(word, seen | WORD_ASLEEP, limit);
+    }
+}

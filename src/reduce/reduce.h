@@ -1,0 +1,23 @@
+/* reduce.h - combining vectors in the one documented order (docs/reductions.md). */
+#ifndef SERRY_REDUCE_H
+#define SERRY_REDUCE_H
+
+#include <serry/types.h>
+
+/* Combine n >= 1 vectors of `count` elements, each in the order of its index, into `result`.
+ * `result` must not overlap any source. Sources may be unaligned to anything but their element's
+ * natural size. SERRY_AVG divides by n. The order: the tree that splits [0, n) at the largest power
+ * of two below n, left before right; so ((0+1)+(2+3))+4 for five. It depends on n alone, never on
+ * count, alignment, position or kernel. 16-bit floats are widened once, combined in binary32 along
+ * the whole tree, and rounded once. `op` must be valid for `dtype` (serry_op_check). */
+void serry_reduce_vectors(void *result, const void *const *source, int n, size_t count,
+                          serry_dtype dtype, serry_op op);
+
+/* Can `op` be applied to `dtype`? False for unknown values, freed user operations, and bitwise
+ * operations on floating types. */
+bool serry_op_check(serry_op op, serry_dtype dtype);
+
+/* The name of the kernel set in use: "baseline", "avx2", "avx512", "neon". */
+const char *serry_reduce_kernels(void);
+
+#endif
