@@ -137,6 +137,8 @@ static void locate(shm_arena *arena)
 
 /* ---- rank 0 makes it ------------------------------------------------------------------------- */
 
+#define POOL_WANTED (UINT64_C(1) << 30) /* where /dev/shm has less for the pool, a memfd has more */
+
 typedef struct arena_plan {
     uint64_t slots, extents, world, pool, total;
 } arena_plan;
@@ -182,6 +184,8 @@ static int format(shm_arena *arena, const serry_job *job, const arena_plan *p, s
 static shm_arena *make(const serry_job *job, arena_ticket *ticket, serry_error *error)
 {
     arena_plan plan = plan_arena(job);
+    uint64_t pool = plan.total - plan.pool;
+    uint64_t wanted = plan.pool + (pool < POOL_WANTED ? pool : POOL_WANTED);
     shm_arena *arena = NULL;
     int fd;
 
@@ -190,7 +194,7 @@ static shm_arena *make(const serry_job *job, arena_ticket *ticket, serry_error *
         serry_fail_errno(error, errno, "cannot get random bytes for the arena's key");
         return NULL;
     }
-    if (segment_create(plan.total, plan.pool, &fd, error) != SERRY_OK)
+    if (segment_create(plan.total, plan.pool, wanted, &fd, error) != SERRY_OK)
         return NULL;
     pthread_mutex_lock(&arenas_lock);
     arena = map_new(job->kind, ticket, fd, error);

@@ -14,25 +14,13 @@
 #include <unistd.h>
 
 #include "layout.h"
+#include "message.h"
 #include "record.h"
 
-enum { HELLO = 1, ARENA, READY, GO, FAILED };
 enum { STRANGERS = 16 }; /* connections beyond the guests that may wait to be looked at */
 #define HOST 0
 #define RETRY_NS 2000000L /* between two attempts to reach a host that is not there yet */
 #define GRACE_NS UINT64_C(2000000000) /* a guest waits this much longer: the host knows who is missing */
-
-/* One datagram of a SOCK_SEQPACKET connection; all fields are always filled. */
-typedef struct message {
-    uint32_t type;
-    int32_t code; /* FAILED */
-    uint64_t layout;
-    uint64_t job[2];
-    int32_t rank, size, kind, pid, peer;
-    uint32_t unused;
-    arena_ticket ticket;                      /* ARENA */
-    char text[sizeof((serry_error *)0)->message]; /* FAILED */
-} message;
 
 typedef struct connection {
     int fd;
@@ -83,62 +71,6 @@ static void fill(const rendezvous *r, message *m, uint32_t type)
     m->kind = (int32_t)r->job->kind;
     m->pid = (int32_t)getpid();
     m->peer = -1;
-}
-
-/* Send a message, with a descriptor unless fd < 0. False: the other side is gone. */
-static bool send_message(int to, const message *m, int fd)
-{
-    char control[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec part = {(void *)(uintptr_t)m, sizeof(*m)};
-    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
-
-    if (fd >= 0) {
-        header.msg_control = control;
-        header.msg_controllen = sizeof(control);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&header);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(int));
-    }
-    ssize_t sent;
-    do
-        sent = sendmsg(to, &header, MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
-    return sent == (ssize_t)sizeof(*m);
-}
-
-/* Receive a message and, where it bears one, a descriptor (else *fd is -1). False: the other side is
- * gone or speaks another language. */
-static bool receive_message(int from, message *m, int *fd)
-{
-    char control[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec part = {m, sizeof(*m)};
-    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
-                            .msg_controllen = sizeof(control)};
-    ssize_t got;
-
-    *fd = -1;
-    do
-        got = recvmsg(from, &header, MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR);
-    struct cmsghdr *c = got > 0 ? CMSG_FIRSTHDR(&header) : NULL;
-    if (c != NULL && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(fd, CMSG_DATA(c), sizeof(int));
-    if (got == (ssize_t)sizeof(*m) && m->text[sizeof(m->text) - 1] == 0)
-        return true;
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-    return false;
-}
-
-static bool same_user(int fd)
-{
-    struct ucred peer;
-    socklen_t size = sizeof(peer);
-
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
 }
 
 /* poll() until something is there or the limit has passed (then 0). */
@@ -196,7 +128,7 @@ static int check_hello(rendezvous *r, connection *c, const message *m, serry_err
         return serry_fail(error, SERRY_ERR_INVALID,
                           "job \"%s\" mixes kinds of ranks: rank 0 joined as one of %s, rank %d as "
                           "one of %s; all ranks must be of one kind", job->name,
-                          kind_text(job->kind), m->rank, kind_text(m->kind));
+                          kind_text((int)job->kind), m->rank, kind_text(m->kind));
     if (job->kind == SERRY_THREADS && m->pid != (int32_t)getpid())
         return serry_fail(error, SERRY_ERR_INVALID,
                           "job \"%s\" has thread ranks in two processes (%d and %d); thread ranks "
@@ -219,12 +151,12 @@ static void tell_all(rendezvous *r, const serry_error *error)
 {
     message m;
 
-    fill(r, &m, FAILED);
+    fill(r, &m, MESSAGE_FAILED);
     m.code = error->error;
     m.peer = error->peer;
     snprintf(m.text, sizeof(m.text), "%s", error->message);
     for (int i = 0; i < r->connections; i++)
-        send_message(r->connection[i].fd, &m, -1);
+        message_send(r->connection[i].fd, &m, -1);
     r->told = true;
 }
 
@@ -234,7 +166,7 @@ static void accept_guest(rendezvous *r)
 
     if (fd < 0)
         return;
-    if (!same_user(fd) || r->connections == SERRY_MAX_RANKS + STRANGERS)
+    if (!message_same_user(fd) || r->connections == SERRY_MAX_RANKS + STRANGERS)
         close(fd);
     else
         r->connection[r->connections++] = (connection){fd, -1};
@@ -290,7 +222,7 @@ static int read_guest(rendezvous *r, int i, uint32_t type, serry_error *error)
     message m;
     int fd;
 
-    if (!receive_message(c->fd, &m, &fd)) {
+    if (!message_receive(c->fd, &m, &fd)) {
         if (c->rank >= 0)
             return fail_gone(c->rank, error);
         close(c->fd); /* a stranger that went away */
@@ -299,12 +231,12 @@ static int read_guest(rendezvous *r, int i, uint32_t type, serry_error *error)
     }
     if (fd >= 0)
         close(fd);
-    if (m.type == FAILED)
+    if (m.type == MESSAGE_FAILED)
         return fail_as_told(&m, error);
     if (m.type != type || memcmp(m.job, r->key, sizeof(m.job)) != 0)
         return serry_fail(error, SERRY_ERR_ARENA, "job \"%s\": a process spoke out of turn",
                           r->job->name);
-    return type == HELLO ? check_hello(r, c, &m, error) : SERRY_OK;
+    return type == MESSAGE_HELLO ? check_hello(r, c, &m, error) : SERRY_OK;
 }
 
 static int host_gather(rendezvous *r, serry_error *error)
@@ -319,7 +251,7 @@ static int host_gather(rendezvous *r, serry_error *error)
         }
         if (index < 0)
             accept_guest(r);
-        else if ((rc = read_guest(r, index, HELLO, error)) != SERRY_OK)
+        else if ((rc = read_guest(r, index, MESSAGE_HELLO, error)) != SERRY_OK)
             return rc;
     }
     return SERRY_OK;
@@ -360,7 +292,7 @@ static int host_ready(rendezvous *r, serry_error *error)
             continue;
         }
         int rank = r->connection[index].rank;
-        rc = read_guest(r, index, rank < 0 ? HELLO : READY, error);
+        rc = read_guest(r, index, rank < 0 ? MESSAGE_HELLO : MESSAGE_READY, error);
         if (rc != SERRY_OK)
             return rc;
         if (rank > 0 && !ready[rank]) {
@@ -368,10 +300,10 @@ static int host_ready(rendezvous *r, serry_error *error)
             left--;
         }
     }
-    fill(r, &m, GO);
+    fill(r, &m, MESSAGE_GO);
     r->told = true; /* from the first GO on, a death is an ordinary death */
     for (int i = 1; i < r->job->size; i++)
-        send_message(r->guest[i]->fd, &m, -1);
+        message_send(r->guest[i]->fd, &m, -1);
     return SERRY_OK;
 }
 
@@ -389,7 +321,7 @@ static int guest_connect(rendezvous *r, serry_error *error)
             return serry_fail_errno(error, errno, "cannot make a socket to start the job");
         if (connect(fd, (struct sockaddr *)&address, length) == 0) {
             r->connection[r->connections++] = (connection){fd, HOST};
-            if (same_user(fd))
+            if (message_same_user(fd))
                 return SERRY_OK;
             return serry_fail(error, SERRY_ERR_ARENA,
                               "another user's process answers for job \"%s\"", r->job->name);
@@ -423,14 +355,14 @@ static int guest_read(rendezvous *r, uint32_t type, message *m, int *fd, serry_e
         return serry_fail(error, SERRY_ERR_TIMEOUT,
                           "job \"%s\" did not start within %d ms: this rank waits for rank 0, which "
                           "waits for others", r->job->name, r->limit->timeout_ms);
-    if (!receive_message(r->connection[0].fd, m, fd))
+    if (!message_receive(r->connection[0].fd, m, fd))
         return fail_gone(HOST, error);
     if (m->type == type)
         return SERRY_OK;
     if (*fd >= 0)
         close(*fd);
     *fd = -1;
-    if (m->type != FAILED)
+    if (m->type != MESSAGE_FAILED)
         return serry_fail(error, SERRY_ERR_ARENA, "job \"%s\": rank 0 spoke out of turn",
                           r->job->name);
     r->told = true;
@@ -442,7 +374,7 @@ static int guest_say(rendezvous *r, uint32_t type, serry_error *error)
     message m;
 
     fill(r, &m, type);
-    return send_message(r->connection[0].fd, &m, -1) ? SERRY_OK : fail_gone(HOST, error);
+    return message_send(r->connection[0].fd, &m, -1) ? SERRY_OK : fail_gone(HOST, error);
 }
 
 /* ---- both ------------------------------------------------------------------------------------ */
@@ -466,11 +398,11 @@ rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error
         /* A second rank 0 says hello as well, so that the first one learns of it. */
         rc = guest_connect(r, error);
         if (rc == SERRY_OK)
-            rc = guest_say(r, HELLO, error);
+            rc = guest_say(r, MESSAGE_HELLO, error);
         if (rc == SERRY_OK && job->rank == HOST) {
             message m;
             int fd;
-            rc = guest_read(r, FAILED, &m, &fd, error);
+            rc = guest_read(r, MESSAGE_FAILED, &m, &fd, error);
             rc = rc == SERRY_OK ? fail_as_told(&m, error) : rc;
         }
     }
@@ -486,10 +418,10 @@ int rendezvous_hand_out(rendezvous *r, const arena_ticket *ticket, int fd, serry
 {
     message m;
 
-    fill(r, &m, ARENA);
+    fill(r, &m, MESSAGE_ARENA);
     m.ticket = *ticket;
     for (int i = 1; i < r->job->size; i++)
-        if (!send_message(r->guest[i]->fd, &m, fd))
+        if (!message_send(r->guest[i]->fd, &m, fd))
             return fail_gone(i, error);
     return SERRY_OK;
 }
@@ -497,7 +429,7 @@ int rendezvous_hand_out(rendezvous *r, const arena_ticket *ticket, int fd, serry
 int rendezvous_receive(rendezvous *r, arena_ticket *ticket, int *fd, serry_error *error)
 {
     message m;
-    int rc = guest_read(r, ARENA, &m, fd, error);
+    int rc = guest_read(r, MESSAGE_ARENA, &m, fd, error);
 
     if (rc == SERRY_OK && *fd < 0)
         rc = serry_fail(error, SERRY_ERR_ARENA, "rank 0 sent no descriptor of the arena (is the "
@@ -514,8 +446,8 @@ int rendezvous_ready(rendezvous *r, serry_error *error)
 
     if (r->job->rank == HOST)
         return host_ready(r, error);
-    rc = guest_say(r, READY, error);
-    return rc == SERRY_OK ? guest_read(r, GO, &m, &fd, error) : rc;
+    rc = guest_say(r, MESSAGE_READY, error);
+    return rc == SERRY_OK ? guest_read(r, MESSAGE_GO, &m, &fd, error) : rc;
 }
 
 void rendezvous_refuse(rendezvous *r, const serry_error *error)

@@ -88,18 +88,45 @@ static int set_size(int fd, uint64_t bytes, serry_error *error)
 
 static int create_memfd(uint64_t bytes, int *fd, serry_error *error)
 {
-    *fd = memfd_create("serry", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (*fd < 0)
+    int file = memfd_create("serry", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (file < 0)
         return serry_fail_errno(error, errno, "cannot make a memfd for the arena");
-    fchmod(*fd, 0600);
-    int rc = set_size(*fd, bytes, error);
-    if (rc == SERRY_OK &&
-        fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+    fchmod(file, 0600);
+    int rc = set_size(file, bytes, error);
+    if (rc == SERRY_OK && fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
         rc = serry_fail_errno(error, errno, "cannot fix the size of the arena's memfd");
+    if (rc == SERRY_OK)
+        *fd = file;
+    else
+        close(file);
     return rc;
 }
 
-int segment_create(uint64_t bytes, uint64_t needed, int *fd, serry_error *error)
+/* An unnamed file of /dev/shm; *fd stays -1 where memory is to be looked for elsewhere. */
+static int create_shm(uint64_t bytes, uint64_t needed, bool must, int *fd, serry_error *error)
+{
+    int file = open(SHM_DIRECTORY, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    int rc = SERRY_OK;
+
+    if (file < 0 && must)
+        return serry_fail_errno(error, errno, "cannot make a file in " SHM_DIRECTORY
+                                "; let serry use other memory with SERRY_MEMORY=memfd");
+    if (file < 0)
+        return SERRY_OK;
+    bool fits = free_bytes(file) >= needed;
+    if (!fits && must)
+        rc = no_space(needed, free_bytes(file), "the arena", error);
+    else if (fits)
+        rc = set_size(file, bytes, error);
+    if (fits && rc == SERRY_OK)
+        *fd = file;
+    else
+        close(file);
+    return rc;
+}
+
+int segment_create(uint64_t bytes, uint64_t needed, uint64_t wanted, int *fd, serry_error *error)
 {
     enum memory memory = MEMORY_AUTO;
     int rc = choose_memory(&memory, error);
@@ -107,27 +134,11 @@ int segment_create(uint64_t bytes, uint64_t needed, int *fd, serry_error *error)
     *fd = -1;
     if (rc == SERRY_OK)
         rc = check_file_limit(bytes, error);
-    if (rc == SERRY_OK && memory != MEMORY_MEMFD) {
-        *fd = open(SHM_DIRECTORY, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
-        if (*fd < 0 && memory == MEMORY_SHM)
-            rc = serry_fail_errno(error, errno, "cannot make a file in " SHM_DIRECTORY
-                                  "; let serry use other memory with SERRY_MEMORY=memfd");
-        else if (*fd >= 0 && free_bytes(*fd) < needed && memory == MEMORY_SHM)
-            rc = no_space(needed, free_bytes(*fd), "the arena", error);
-        else if (*fd >= 0 && free_bytes(*fd) >= needed)
-            rc = set_size(*fd, bytes, error);
-        else
-            memory = MEMORY_MEMFD;
-    }
-    if (rc == SERRY_OK && memory == MEMORY_MEMFD) {
-        if (*fd >= 0)
-            close(*fd);
+    if (rc == SERRY_OK && memory != MEMORY_MEMFD)
+        rc = create_shm(bytes, memory == MEMORY_SHM ? needed : wanted, memory == MEMORY_SHM, fd,
+                        error);
+    if (rc == SERRY_OK && *fd < 0)
         rc = create_memfd(bytes, fd, error);
-    }
-    if (rc != SERRY_OK && *fd >= 0) {
-        close(*fd);
-        *fd = -1;
-    }
     return rc;
 }
 

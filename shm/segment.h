@@ -9,14 +9,15 @@
 
 /**
  * Make a segment of `bytes`, owned by this user, mode 0600, with no name in any file system: an
- * unnamed file of /dev/shm, or a memfd where /dev/shm has less than `needed` bytes free (or as
- * SERRY_MEMORY=shm|memfd|auto says). Nothing is reserved yet, see segment_reserve.
+ * unnamed file of /dev/shm, or a memfd where /dev/shm has less than `wanted` bytes free, or as
+ * SERRY_MEMORY=shm|memfd|auto says; shm needs `needed` bytes free at least. Nothing is reserved yet,
+ * see segment_reserve.
  *
  * @param[out] fd  A close-on-exec descriptor, the caller's to close.
  * @retval SERRY_ERR_NO_SPACE  With the size needed, the size free and the option to give.
  * @retval SERRY_ERR_INVALID (SERRY_MEMORY), SERRY_ERR_SYSTEM
  */
-int segment_create(uint64_t bytes, uint64_t needed, int *fd, serry_error *error);
+int segment_create(uint64_t bytes, uint64_t needed, uint64_t wanted, int *fd, serry_error *error);
 
 /* Does this descriptor bear a segment of ours: a regular file of this user, mode 0600, of exactly
  * `bytes`? SERRY_ERR_ARENA if not. */

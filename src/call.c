@@ -184,6 +184,8 @@ static __attribute__((cold, noinline)) int refuse(const serry_call *call, int ra
                                                   enum fault fault, serry_error *error)
 {
     const char *kind = serry_kind_name(call->kind);
+    if (error != NULL)
+        serry_error_begin(error, kind, 0, rank);
     switch (fault) {
     case BAD_KIND:
         return serry_fail(error, SERRY_ERR_INVALID, "%d is no kind of operation; see serry_kind",

@@ -10,11 +10,13 @@
 
 #include "record.h"
 
+typedef enum team_state { TEAM_FORMING, TEAM_GO, TEAM_DISBANDED } team_state;
+
 /* Nobody joins before all threads are there: one that could not be made would be waited for. */
 typedef struct team {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    enum { TEAM_FORMING, TEAM_GO, TEAM_DISBANDED } state;
+    team_state state;
     int ranks;
     char job[64];
     int (*body)(serry_comm *comm, void *argument);
@@ -40,7 +42,7 @@ static bool wait_for_team(team *t)
     return go;
 }
 
-static void set_state(team *t, int state)
+static void set_state(team *t, team_state state)
 {
     pthread_mutex_lock(&t->lock);
     t->state = state;

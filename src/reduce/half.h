@@ -1,5 +1,5 @@
 /* half.h - 16-bit floats by bit arithmetic: one value at a time, no branches, so that loops over
- * them become vector code on every machine. NaN comes out as the one quiet NaN of docs/reductions.md
+ * them become vector code on every machine. NaN comes out as the one NaN of docs/reductions.md
  * when a value is rounded. */
 #ifndef SERRY_REDUCE_HALF_H
 #define SERRY_REDUCE_HALF_H
@@ -24,10 +24,10 @@ static inline float serry_f32_of(uint32_t bits)
     return value;
 }
 
-/* Exact. */
-static inline float serry_bf16_to_f32(uint16_t half)
+/* Any NaN becomes the quiet one without payload; everything else stays. */
+static inline float serry_f32_one_nan(float value)
 {
-    return serry_f32_of((uint32_t)half << 16);
+    return value == value ? value : __builtin_nanf("");
 }
 
 /* `yes` where `condition` is 1, `no` where it is 0. Selected with a mask and not with ?:, which
@@ -38,12 +38,17 @@ static inline uint32_t serry_select(uint32_t condition, uint32_t yes, uint32_t n
     return (yes & mask) | (no & ~mask);
 }
 
+/* Exact. */
+static inline float serry_bf16_to_f32(uint16_t half)
+{
+    return serry_f32_of((uint32_t)half << 16);
+}
+
 /* Nearest, ties to even; too large becomes infinity; any NaN becomes 0x7fc0. */
 static inline uint16_t serry_f32_to_bf16(float value)
 {
-    uint32_t bits = serry_f32_bits(value);
-    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return (uint16_t)serry_select((bits & 0x7fffffffu) > 0x7f800000u, 0x7fc0u, rounded);
+    uint32_t bits = serry_f32_bits(serry_f32_one_nan(value));
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
 /* Exact; a NaN stays one. Exponents of binary16 are 112 below those of binary32. */

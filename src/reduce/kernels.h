@@ -4,15 +4,17 @@
 
 #include <serry/types.h>
 
-/* A combination of up to this many vectors is one pass over them. A power of two, so that passes
- * over groups of SERRY_FAN make up the documented tree. */
-#define SERRY_FAN 4
-
 /* Bytes of one temporary vector: a few of them stay in the first-level cache. */
 #define SERRY_BLOCK_BYTES 2048u
 
-/* result = ((0 op 1) op (2 op 3)) for n = 4, ((0 op 1) op 2) for 3, (0 op 1) for 2, element by
- * element. `result` overlaps no source. A floating result that is NaN is the one quiet NaN. */
+/* Can n vectors be combined in one pass over them? */
+static inline bool serry_one_pass(int n)
+{
+    return n == 2 || n == 3 || n == 4 || n == 8;
+}
+
+/* Combine n vectors (serry_one_pass) element by element, along the documented tree: (0 1), (0 1) 2,
+ * (0 1)(2 3), ((0 1)(2 3))((4 5)(6 7)). `result` overlaps no source. */
 typedef void serry_combine_function(void *result, const void *const *source, int n, size_t count);
 
 /* vector[i] /= divisor, divisor > 1; integers truncate towards zero. */
@@ -22,14 +24,20 @@ typedef void serry_divide_function(void *vector, size_t count, int divisor);
 typedef void serry_widen_function(float *result, const void *source, size_t count);
 typedef void serry_narrow_function(void *result, const float *source, size_t count);
 
+/* The kernels of one element type. A floating result of its own type is never another NaN than the
+ * quiet one without payload. SERRY_AVG has the sum. NULL: the reduction does not apply. */
+typedef struct serry_type_kernels {
+    serry_combine_function *combine[SERRY_OPS]; /* vectors of the type to one of the type */
+    serry_divide_function *divide;              /* of binary32 vectors for 16-bit floats */
+    /* 16-bit floats, else NULL: */
+    serry_combine_function *combine_wide[SERRY_OPS]; /* vectors of the type to one of binary32 */
+    serry_widen_function *widen;
+    serry_narrow_function *narrow;
+} serry_type_kernels;
+
 typedef struct serry_kernels {
     const char *name;
-    /* NULL where the reduction does not apply to the type. SERRY_AVG has the sum. A 16-bit float has
-     * what works on its widened vectors. */
-    serry_combine_function *combine[SERRY_DTYPES][SERRY_OPS];
-    serry_divide_function *divide[SERRY_DTYPES]; /* likewise on widened vectors */
-    serry_widen_function *widen[SERRY_DTYPES];   /* NULL but for 16-bit floats */
-    serry_narrow_function *narrow[SERRY_DTYPES]; /* likewise */
+    serry_type_kernels type[SERRY_DTYPES];
 } serry_kernels;
 
 extern const serry_kernels serry_kernels_baseline;

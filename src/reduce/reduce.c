@@ -7,11 +7,13 @@
 #include "kernels.h"
 #include "user.h"
 
-/* One reduction, as everybody on the way down sees it. */
+/* One reduction, as everybody on the way down sees it. Parts are vectors of binary32 for 16-bit
+ * floats, else of the type itself. */
 typedef struct plan {
-    serry_combine_function *combine;
-    serry_widen_function *widen; /* NULL: sources are combined as they are */
-    const serry_user_op *user;   /* NULL: predefined */
+    serry_combine_function *leaf;  /* sources to a part */
+    serry_combine_function *inner; /* parts to a part */
+    serry_widen_function *widen;   /* a source to a part; NULL: it is one already */
+    const serry_user_op *user;     /* NULL: predefined */
     serry_dtype dtype;
     size_t size; /* bytes of an element */
 } plan;
@@ -23,46 +25,62 @@ static const void *at(const void *vector, size_t bytes)
 
 /* ---- predefined reductions ---------------------------------------------------------------- */
 
-/* Combine n >= 2 vectors of at most a block into `result` (binary32 where the plan widens), from
- * `skip` bytes into the sources. The parts hold a power of SERRY_FAN sources each, all but the last:
- * one pass over the parts then continues the binary tree by two levels. */
-static void combine_block(const plan *p, void *result, const void *const *source, int n,
+static void combine_part(const plan *p, void *part, const void *const *source, int n, size_t skip,
+                         size_t count);
+
+/* As combine_part, for n >= 5. Parts have `span` sources each, all but the last. As span is a power
+ * of two and the parts are 2 to 4, one pass over them continues the tree by two levels. */
+static void combine_parts(const plan *p, void *result, const void *const *source, int n,
                           size_t skip, size_t count)
 {
-    _Alignas(64) char part[SERRY_FAN][SERRY_BLOCK_BYTES];
-    const void *input[SERRY_FAN];
-    int span = 1, parts = 0;
-    while (span * SERRY_FAN < n)
-        span *= SERRY_FAN;
+    _Alignas(64) char part[4][SERRY_BLOCK_BYTES];
+    const void *input[4];
+    int span = n > 8 ? 8 : 4, parts = 0;
+    while (span * 4 < n)
+        span *= 4;
     for (int first = 0; first < n; first += span, parts++) {
         int members = n - first < span ? n - first : span;
         input[parts] = part[parts];
-        if (members > 1)
-            combine_block(p, part[parts], source + first, members, skip, count);
-        else if (p->widen != NULL)
-            p->widen((float *)(void *)part[parts], at(source[first], skip), count);
-        else
+        if (members == 1 && p->widen == NULL)
             input[parts] = at(source[first], skip);
+        else
+            combine_part(p, part[parts], source + first, members, skip, count);
     }
-    p->combine(result, input, parts, count);
+    p->inner(result, input, parts, count);
+}
+
+/* Combine n vectors (two, or one that is to be widened) of at most a block into one part, from
+ * `skip` bytes into them. */
+static void combine_part(const plan *p, void *part, const void *const *source, int n, size_t skip,
+                         size_t count)
+{
+    const void *input[8];
+    if (n == 1) {
+        p->widen(part, at(source[0], skip), count);
+    } else if (serry_one_pass(n)) {
+        for (int i = 0; i < n; i++)
+            input[i] = at(source[i], skip);
+        p->leaf(part, input, n, count);
+    } else {
+        combine_parts(p, part, source, n, skip, count);
+    }
 }
 
 /* n >= 2 vectors of any length, block by block. A divisor of 1 divides nothing. */
-static void reduce_blocks(const plan *p, char *result, const void *const *source, int n,
-                          size_t count, int divisor)
+static void reduce_blocks(const plan *p, const serry_type_kernels *kernels, char *result,
+                          const void *const *source, int n, size_t count, int divisor)
 {
     _Alignas(64) float wide[SERRY_BLOCK_BYTES / sizeof(float)];
-    const serry_kernels *kernels = serry_kernels_used;
-    size_t block = SERRY_BLOCK_BYTES / (p->widen != NULL ? sizeof(float) : p->size);
+    size_t block = SERRY_BLOCK_BYTES / (kernels->narrow != NULL ? sizeof(float) : p->size);
     for (size_t done = 0; done < count; done += block) {
         size_t now = count - done < block ? count - done : block;
         char *out = result + done * p->size;
-        void *sum = p->widen != NULL ? (void *)wide : (void *)out;
-        combine_block(p, sum, source, n, done * p->size, now);
+        void *part = kernels->narrow != NULL ? (void *)wide : (void *)out;
+        combine_part(p, part, source, n, done * p->size, now);
         if (divisor > 1)
-            kernels->divide[p->dtype](sum, now, divisor);
-        if (p->widen != NULL)
-            kernels->narrow[p->dtype](out, wide, now);
+            kernels->divide(part, now, divisor);
+        if (kernels->narrow != NULL)
+            kernels->narrow(out, wide, now);
     }
 }
 
@@ -110,21 +128,22 @@ void serry_reduce_vectors(void *result, const void *const *source, int n, size_t
         memcpy(result, source[0], count * serry_dtype_size(dtype));
         return;
     }
-    plan p = {.dtype = dtype};
+    const serry_kernels *kernels = serry_kernels_used;
+    if (op < SERRY_OPS && op != SERRY_AVG && serry_one_pass(n)) {
+        kernels->type[dtype].combine[op](result, source, n, count);
+        return;
+    }
+    plan p = {.dtype = dtype, .size = serry_dtype_size(dtype)};
     if (op >= SERRY_OP_USER) {
         p.user = serry_user_op_find(op);
-        p.size = serry_dtype_size(dtype);
         reduce_user(&p, result, source, n, count);
         return;
     }
-    p.combine = serry_kernels_used->combine[dtype][op];
-    p.widen = serry_kernels_used->widen[dtype];
-    if (n <= SERRY_FAN && p.widen == NULL && op != SERRY_AVG) {
-        p.combine(result, source, n, count);
-        return;
-    }
-    p.size = serry_dtype_size(dtype);
-    reduce_blocks(&p, result, source, n, count, op == SERRY_AVG ? n : 1);
+    const serry_type_kernels *type = &kernels->type[dtype];
+    p.widen = type->widen;
+    p.leaf = type->widen != NULL ? type->combine_wide[op] : type->combine[op];
+    p.inner = type->widen != NULL ? kernels->type[SERRY_F32].combine[op] : type->combine[op];
+    reduce_blocks(&p, type, result, source, n, count, op == SERRY_AVG ? n : 1);
 }
 
 bool serry_op_check(serry_op op, serry_dtype dtype)
@@ -132,6 +151,6 @@ bool serry_op_check(serry_op op, serry_dtype dtype)
     if ((unsigned)dtype >= SERRY_DTYPES)
         return false;
     if (op >= 0 && op < SERRY_OPS)
-        return serry_kernels_used->combine[dtype][op] != NULL;
+        return serry_kernels_used->type[dtype].combine[op] != NULL;
     return serry_user_op_find(op) != NULL;
 }
