@@ -104,7 +104,13 @@ const algorithm *choose_next(shm_member *m)
     m->worker_count = m->alive_count;
     for (int i = 0; i < m->alive_count; i++)
         m->worker[i] = m->alive[i];
-    if (!direct)
+    if (!direct) {
+        /* All inputs of others come through copies, then: only those obey the rule of the two buffers
+         * to the end of the operation. */
+        for (int i = 0; i < m->alive_count; i++)
+            if (m->alive[i] != m->group.rank)
+                m->input[m->alive[i]] = NULL;
         return &algorithm_staged;
+    }
     return m->flow.combine && !m->flow.send_n ? &algorithm_direct_share : &algorithm_direct_pull;
 }

@@ -20,6 +20,7 @@
 enum { STRANGERS = 16 }; /* connections beyond the guests that may wait to be looked at */
 #define HOST 0
 #define RETRY_NS 2000000L /* between two attempts to reach a host that is not there yet */
+#define FAREWELL_MS 500
 #define GRACE_NS UINT64_C(2000000000) /* a guest waits this much longer: the host knows who is missing */
 
 typedef struct connection {
@@ -92,10 +93,8 @@ static int fail_as_told(const message *m, serry_error *error)
 {
     int code = m->code < 0 ? m->code : SERRY_ERR_ARENA;
 
-    if (m->peer >= 0) {
-        error->peer = m->peer;
-        serry_rank_set_add(&error->ranks, m->peer);
-    }
+    error->peer = m->peer;
+    error->ranks = m->ranks;
     return serry_fail(error, code, "%s", m->text);
 }
 
@@ -120,6 +119,7 @@ static int check_hello(rendezvous *r, connection *c, const message *m, serry_err
     const serry_job *job = r->job;
 
     error->peer = m->rank;
+    serry_rank_set_add(&error->ranks, m->rank);
     if (m->layout != SHM_LAYOUT)
         return serry_fail(error, SERRY_ERR_LAYOUT,
                           "rank %d runs another build of serry than rank 0; use one library for all "
@@ -144,17 +144,24 @@ static int check_hello(rendezvous *r, connection *c, const message *m, serry_err
     c->rank = m->rank;
     r->guest[m->rank] = c;
     error->peer = -1;
+    error->ranks = (serry_rank_set){{0}};
     return SERRY_OK;
+}
+
+static void fill_failure(const rendezvous *r, message *m, const serry_error *error)
+{
+    fill(r, m, MESSAGE_FAILED);
+    m->code = error->error;
+    m->peer = error->peer;
+    m->ranks = error->ranks;
+    snprintf(m->text, sizeof(m->text), "%s", error->message);
 }
 
 static void tell_all(rendezvous *r, const serry_error *error)
 {
     message m;
 
-    fill(r, &m, MESSAGE_FAILED);
-    m.code = error->error;
-    m.peer = error->peer;
-    snprintf(m.text, sizeof(m.text), "%s", error->message);
+    fill_failure(r, &m, error);
     for (int i = 0; i < r->connections; i++)
         message_send(r->connection[i].fd, &m, -1);
     r->told = true;
@@ -276,6 +283,36 @@ static int host_listen(rendezvous *r, serry_error *error)
     if (listen(r->listener, SERRY_MAX_RANKS) != 0)
         return serry_fail_errno(error, errno, "cannot listen for the ranks of the job");
     return SERRY_OK;
+}
+
+/* Others may still be on their way: tell them as they come, for a while. And let everybody read what
+ * was said: a connection that is closed before its end has read it may lose it. */
+static void host_farewell(rendezvous *r, const serry_error *error)
+{
+    wait_limit while_ms = {FAREWELL_MS, 0}, *limit = r->limit;
+    int open = r->connections, index;
+    message m;
+
+    fill_failure(r, &m, error);
+    r->limit = &while_ms;
+    while (open > 0 || (error->error != SERRY_ERR_TIMEOUT && r->connections < r->job->size - 1)) {
+        int before = r->connections, fd;
+        if (next_event(r, &index) != SERRY_OK)
+            break;
+        if (index < 0)
+            accept_guest(r);
+        if (r->connections > before && message_send(r->connection[before].fd, &m, -1))
+            open++;
+        message said;
+        if (index >= 0 && !message_receive(r->connection[index].fd, &said, &fd)) {
+            close(r->connection[index].fd);
+            r->connection[index].fd = -1;
+            open--;
+        } else if (index >= 0 && fd >= 0) {
+            close(fd);
+        }
+    }
+    r->limit = limit;
 }
 
 static int host_ready(rendezvous *r, serry_error *error)
@@ -452,8 +489,11 @@ int rendezvous_ready(rendezvous *r, serry_error *error)
 
 void rendezvous_refuse(rendezvous *r, const serry_error *error)
 {
-    if (!r->told)
-        tell_all(r, error);
+    if (r->told)
+        return;
+    tell_all(r, error);
+    if (r->listener >= 0)
+        host_farewell(r, error);
 }
 
 void rendezvous_close(rendezvous *r)

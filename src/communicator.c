@@ -135,17 +135,15 @@ static int check_divide(serry_comm *comm, const char *operation, int colour, ser
 
     if (part != NULL)
         *part = NULL;
-    if (rc != SERRY_OK)
+    if (rc != SERRY_OK || (part != NULL && (colour >= 0 || colour == SERRY_UNDEFINED)))
         return rc;
     serry_error_begin(&comm->error, operation, 0, comm->rank);
     if (part == NULL)
         return serry_fail(&comm->error, SERRY_ERR_INVALID,
                           "%s: no place to put the new communicator (NULL)", operation);
-    if (colour < 0 && colour != SERRY_UNDEFINED)
-        return serry_fail(&comm->error, SERRY_ERR_INVALID,
-                          "%s: colour %d is negative; give 0 or more, or SERRY_UNDEFINED", operation,
-                          colour);
-    return SERRY_OK;
+    return serry_fail(&comm->error, SERRY_ERR_INVALID,
+                      "%s: colour %d is negative; give 0 or more, or SERRY_UNDEFINED", operation,
+                      colour);
 }
 
 int serry_split(serry_comm *comm, int colour, int key, serry_comm **part)

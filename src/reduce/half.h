@@ -57,8 +57,8 @@ static inline float serry_f16_to_f32(uint16_t half)
     uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
     uint32_t rest = (uint32_t)(half & 0x7fffu) << 13;
     /* 2^-14 (1 + f) - 2^-14: the subtraction finds the leading bit of a subnormal. */
-    float small = serry_f32_of(rest + SERRY_F32_EXPONENT(113)) -
-                  serry_f32_of(SERRY_F32_EXPONENT(113));
+    float small =
+        serry_f32_of(rest + SERRY_F32_EXPONENT(113)) - serry_f32_of(SERRY_F32_EXPONENT(113));
     uint32_t bits = rest + SERRY_F32_EXPONENT(112);
     bits = serry_select(rest < SERRY_F32_EXPONENT(1), serry_f32_bits(small), bits);
     bits = serry_select(rest >= SERRY_F32_EXPONENT(31), rest + SERRY_F32_EXPONENT(224), bits);

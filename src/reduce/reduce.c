@@ -49,8 +49,8 @@ static void combine_parts(const plan *p, void *result, const void *const *source
     p->inner(result, input, parts, count);
 }
 
-/* Combine n vectors (two, or one that is to be widened) of at most a block into one part, from
- * `skip` bytes into them. */
+/* Combine n vectors (2 or more, or one that is to be widened) of at most a block into one part,
+ * from `skip` bytes into them. */
 static void combine_part(const plan *p, void *part, const void *const *source, int n, size_t skip,
                          size_t count)
 {
@@ -107,8 +107,7 @@ static void user_block(const plan *p, void *accumulator, const void *const *sour
     p->user->function(accumulator, right, count, p->dtype, p->user->argument);
 }
 
-static void reduce_user(const plan *p, char *result, const void *const *source, int n,
-                        size_t count)
+static void reduce_user(const plan *p, char *result, const void *const *source, int n, size_t count)
 {
     size_t block = SERRY_BLOCK_BYTES / p->size;
     for (size_t done = 0; done < count; done += block) {

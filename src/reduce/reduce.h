@@ -4,14 +4,14 @@
 
 #include <serry/types.h>
 
-/* Combine n vectors (1 to SERRY_MAX_RANKS) of `count` elements, each in the order of its index, into
- * `result`, which must not overlap any source. Vectors may be unaligned to anything but their
+/* Combine n vectors (1 to SERRY_MAX_RANKS) of `count` elements, each in the order of its index,
+ * into `result`, which must not overlap any source. Vectors may be unaligned to anything but their
  * element's natural size. SERRY_AVG divides by n. The order: the tree that splits [0, n) at the
  * largest power of two below n, left before right; so ((0+1)+(2+3))+4 for five. It depends on n
  * alone, never on count, alignment, position or kernel. 16-bit floats are widened once, combined in
  * binary32 along the whole tree, and rounded once. A NaN comes out as the one quiet NaN without
  * payload, but n = 1 is a copy. `op` must be valid for `dtype` (serry_op_check). Allocates nothing,
- * takes no lock and makes no system call; about 40 KiB of stack at most. */
+ * takes no lock and makes no system call; about 30 KiB of stack at most. */
 void serry_reduce_vectors(void *result, const void *const *source, int n, size_t count,
                           serry_dtype dtype, serry_op op);
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../record.h"
+#include "record.h"
 
 enum { NAME_MAX_BYTES = 32, VALUES = 2048 };
 
@@ -23,7 +23,7 @@ typedef struct entry {
 } entry;
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
-static entry *entries;              /* under registry_lock */
+static entry *entries;                /* under registry_lock */
 static _Atomic(entry *) live[VALUES]; /* by value - SERRY_OP_USER; stored under registry_lock with
                                          release, after the entry is complete; acquire by all */
 
@@ -91,11 +91,13 @@ static int create_locked(const char *name, serry_reduce_function function, void 
     if (holder != NULL && strcmp(holder->name, name) == 0)
         return serry_fail(error, SERRY_ERR_INVALID,
                           "a reduction named \"%s\" exists already; free it first, or choose "
-                          "another name", name);
+                          "another name",
+                          name);
     if (holder != NULL)
         return serry_fail(error, SERRY_ERR_INVALID,
                           "the name \"%s\" has the same 11-bit hash as the existing reduction "
-                          "\"%s\"; choose another name on all ranks", name, holder->name);
+                          "\"%s\"; choose another name on all ranks",
+                          name, holder->name);
     entry *made = entry_of(name);
     if (made == NULL)
         return serry_fail(error, SERRY_ERR_NO_SPACE, "no memory for the reduction \"%s\"", name);
@@ -122,8 +124,8 @@ int serry_op_create(const char *name, serry_reduce_function function, void *argu
         return serry_fail(error, SERRY_ERR_INVALID,
                           "\"%s\" names a predefined reduction; choose another name", name);
     if (function == NULL)
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "the reduction \"%s\" was given no function", name);
+        return serry_fail(error, SERRY_ERR_INVALID, "the reduction \"%s\" was given no function",
+                          name);
     pthread_mutex_lock(&registry_lock);
     int result = create_locked(name, function, argument, op, error);
     pthread_mutex_unlock(&registry_lock);
@@ -145,7 +147,8 @@ int serry_op_free(serry_op *op)
     if (!found)
         return serry_fail(error, SERRY_ERR_INVALID,
                           "%d is not a reduction made by serry_op_create(), or it was freed "
-                          "before", (int)*op);
+                          "before",
+                          (int)*op);
     *op = -1;
     return SERRY_OK;
 }

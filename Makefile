@@ -1,0 +1,61 @@
+# A thin layer over CMakePresets.json: each target first installs what it needs and is missing.
+#
+#   make            build into build/release
+#   make demo       train the example model with 4 ranks
+#   make test       build and run all tests
+#   make bench      measure, beside other libraries
+#   make install    PREFIX=/usr/local, DESTDIR= for packagers
+#   make debug asan tsan clang
+#                   the tests, built with assertions, under sanitizers, by clang
+#   make format-check       compare all sources with .clang-format
+#   make clean      remove build/, demo-output/ and bench-output/
+#
+# JOBS=N sets how many compilers run at a time.
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+export JOBS
+
+.PHONY: all demo test bench install debug asan tsan clang format-check clean
+.NOTPARALLEL:
+
+all:
+	@scripts/dependencies.sh build
+	@scripts/build.sh release
+
+demo:
+	@scripts/dependencies.sh build demo
+	@scripts/build.sh release serry_command train
+	@scripts/demo.sh build/release
+
+test:
+	@scripts/dependencies.sh build test
+	@scripts/test.sh release
+
+bench:
+	@scripts/dependencies.sh build bench
+	@scripts/build.sh release serry_command benchmarks
+	@bench/run.sh build/release
+
+install:
+	@scripts/dependencies.sh build
+	@scripts/build.sh release serry serry_static serry_command
+	@DESTDIR='$(DESTDIR)' cmake --install build/release --prefix '$(PREFIX)' \
+	    >build/release/install.log
+	@echo "Installed into $(DESTDIR)$(PREFIX); build/release/install_manifest.txt lists the files"
+	@if [ -z '$(DESTDIR)' ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+
+debug asan tsan:
+	@scripts/dependencies.sh build test
+	@scripts/test.sh $@
+
+clang:
+	@scripts/dependencies.sh build test clang
+	@scripts/test.sh clang
+
+format-check:
+	@scripts/dependencies.sh format
+	@find bench examples include shm src tests tools -name '*.[ch]' -print0 \
+	    | xargs -0 clang-format --dry-run -Werror
+
+clean:
+	rm -rf build demo-output bench-output

@@ -1,0 +1,7 @@
+/* visibility.h - put before every source of the library, which is compiled with hidden visibility:
+ * what the public headers declare is visible from outside, and nothing else. libserry.map is the
+ * list of the same names. */
+#pragma GCC visibility push(default)
+#include <serry/backend.h>
+#include <serry/serry.h>
+#pragma GCC visibility pop

@@ -1,0 +1,76 @@
+/* conformance_large.c - a few hundred MiB of private memory; see conformance.h. */
+#include "conformance.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LARGE_COUNT ((size_t)64 * MIB) /* f32: 256 MiB */
+#define LARGE_PIECE ((size_t)MIB)
+
+static uint64_t hash_of(const float *values)
+{
+    uint64_t hash = 0;
+    for (size_t i = 0; i < LARGE_COUNT; i++)
+        hash = (hash ^ reference_bits(values, i, SERRY_F32)) * UINT64_C(0x9e3779b97f4a7c15);
+    return hash;
+}
+
+/* This rank's stretch of the sum beside the reference; the hash is for all of it. */
+static void check_large_sum(test_rank *self, const float *result)
+{
+    size_t part = LARGE_COUNT / (size_t)self->size, first = part * (size_t)self->rank;
+    float *input = malloc((size_t)(self->size + 1) * LARGE_PIECE * sizeof(float));
+    float *wanted = input + (size_t)self->size * LARGE_PIECE;
+    const void *source[SERRY_MAX_RANKS];
+
+    for (size_t at = first; at < first + part; at += LARGE_PIECE) {
+        for (int r = 0; r < self->size; r++) {
+            float *of_rank = input + (size_t)r * LARGE_PIECE;
+            reference_fill(of_rank, at, LARGE_PIECE, SERRY_F32, SERRY_SUM, test_seed(), r);
+            source[r] = of_rank;
+        }
+        reference_combine(wanted, source, self->size, LARGE_PIECE, SERRY_F32, SERRY_SUM);
+        size_t i = reference_differ(result + at, wanted, LARGE_PIECE, SERRY_F32, true);
+        if (i < LARGE_PIECE) {
+            test_failed(self, "large allreduce: element %zu is %#llx, wanted %#llx", at + i,
+                        (unsigned long long)reference_bits(result, at + i, SERRY_F32),
+                        (unsigned long long)reference_bits(wanted, i, SERRY_F32));
+            break;
+        }
+    }
+    free(input);
+}
+
+void body_large(test_rank *self)
+{
+    uint64_t *hash = ((shared *)self->argument)->hash;
+    float *send = malloc(LARGE_COUNT * sizeof(float)), *recv = send;
+    test_at(self, "filling");
+    reference_fill(send, 0, LARGE_COUNT, SERRY_F32, SERRY_SUM, test_seed(), self->rank);
+    if (self->size == 2)
+        recv = malloc(LARGE_COUNT * sizeof(float));
+
+    test_at(self, "large allreduce");
+    EXPECT_OK(self, serry_allreduce(recv == send ? SERRY_IN_PLACE : send, recv, LARGE_COUNT,
+                                    SERRY_F32, SERRY_SUM, self->comm));
+    test_at(self, "checking");
+    check_large_sum(self, recv);
+    hash[self->rank] = hash_of(recv);
+    test_meet(self);
+    CHECK(self, hash[self->rank] == hash[0]);
+    test_meet(self);
+
+    test_at(self, "large broadcast");
+    EXPECT_OK(self, serry_broadcast(recv, LARGE_COUNT, SERRY_F32, self->size - 1, self->comm));
+    CHECK(self, hash_of(recv) == hash[self->size - 1]);
+    recv[(size_t)self->rank] = 1; /* and of something that is not the same everywhere before */
+    if (self->rank == 0)
+        memset(recv, 0x5a, LARGE_COUNT * sizeof(float));
+    hash[self->rank] = hash_of(recv);
+    test_at(self, "second large broadcast");
+    EXPECT_OK(self, serry_broadcast(recv, LARGE_COUNT, SERRY_F32, 0, self->comm));
+    CHECK(self, hash_of(recv) == hash[0]);
+    if (recv != send)
+        free(recv);
+    free(send);
+}

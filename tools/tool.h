@@ -1,0 +1,155 @@
+/* tool.h - what the files of the command `serry` share.
+ *
+ * `serry run` is three kinds of process:
+ *
+ *   launcher   what the user started; passes signals on, waits          run.c
+ *      |  control pipe: one byte per signal; its end means "the launcher is gone"
+ *   guardian   parent of the ranks, in a session of its own             guardian.c, children.c
+ *      |       kills everything when the launcher goes; the launcher does when the guardian goes;
+ *      |       says how it ended                                    report.c
+ *   ranks      each in a process group of its own; the kernel kills     children.c
+ *   relay      them with the guardian. With --tag: copies output        relay.c
+ *
+ * Launcher and guardian are both subreapers: whatever a rank leaves behind becomes a child of the
+ * guardian or, after its death, of the launcher, and is found and killed there. */
+#ifndef SERRY_TOOL_H
+#define SERRY_TOOL_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <serry/types.h>
+
+/* Exit codes of the command's own; others are the ranks'. */
+enum {
+    TOOL_EXIT_TIMEOUT = 124,
+    TOOL_EXIT_FAILED = 125, /* the command itself: bad usage, no resources */
+    TOOL_EXIT_NOT_EXECUTABLE = 126,
+    TOOL_EXIT_NOT_FOUND = 127,
+    TOOL_EXIT_SIGNAL = 128 /* + signal number */
+};
+
+/* The subcommands. argv[0] is "serry run" and so on; each returns the exit code. */
+int tool_run(int argc, char **argv);
+int tool_info(int argc, char **argv);
+int tool_version(int argc, char **argv);
+
+/* The usual help for a subcommand without arguments; refuses everything else and exits. */
+void tool_no_arguments(int argc, char **argv, const char *what);
+
+/* ---- run ---------------------------------------------------------------------------------- */
+
+/* The time that ranks get between being asked to end and SIGKILL. */
+#define RUN_GRACE_NS INT64_C(5000000000)
+
+typedef enum run_bind { RUN_BIND_NONE, RUN_BIND_CORE, RUN_BIND_NUMA } run_bind;
+
+/* What the user asked for. */
+typedef struct run_options {
+    int ranks; /* 1 to SERRY_MAX_RANKS */
+    run_bind bind;
+    bool tag;
+    double timeout_s; /* 0: none */
+    char **program;   /* name and arguments, NULL at the end; points into argv */
+} run_options;
+
+/* Which processors each rank is bound to. Opaque. */
+typedef struct run_binding run_binding;
+
+/* One rank as the guardian knows it. */
+typedef struct run_rank {
+    pid_t pid;        /* 0: never started */
+    bool ended;       /* and was reaped: pid is nobody's any more */
+    bool signalled;   /* killed by a signal, and... */
+    bool dumped;      /* ...a core was written */
+    int value;        /* that signal, or the exit code */
+    int64_t ended_ns; /* CLOCK_MONOTONIC; equal for deaths that were seen together */
+    int output[2];    /* --tag: read ends of its stdout and stderr; else -1 */
+} run_rank;
+
+/* What a rank was doing when it could not be started. */
+typedef enum run_step { RUN_STEP_FORK, RUN_STEP_STREAMS, RUN_STEP_BIND, RUN_STEP_EXEC } run_step;
+
+/* Comes through a pipe from a rank that could not be started. */
+typedef struct run_start_failure {
+    int rank;
+    run_step step;
+    int system_error; /* errno; 0: no failure */
+} run_start_failure;
+
+/* A job in the guardian. */
+typedef struct run_job {
+    const run_options *options;
+    const run_binding *binding; /* NULL: none */
+    const sigset_t *rank_mask;  /* the signal mask that ranks start with */
+    bool no_stdin;              /* rank 0 gets /dev/null too */
+    int64_t started_ns;         /* CLOCK_MONOTONIC */
+    pid_t guardian;
+    pid_t relay;     /* 0: none, or ended */
+    int failures[2]; /* pipe of run_start_failure; exec closes a rank's end */
+    int running;     /* ranks started and not ended */
+    run_start_failure failure;
+    run_rank ranks[SERRY_MAX_RANKS];
+} run_job;
+
+/* "serry run: " and a line to stderr, in one piece. */
+void run_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* CLOCK_MONOTONIC, nanoseconds. */
+int64_t run_now_ns(void);
+
+/* Close a descriptor if there is one, and forget it. */
+void run_close(int *fd);
+
+/* Decide where each of `ranks` ranks is bound; *binding is NULL for RUN_BIND_NONE, else the caller
+ * frees it. Warns when several ranks share a core. False: said why. */
+bool run_binding_make(run_bind kind, int ranks, run_binding **binding);
+void run_binding_free(run_binding *binding); /* NULL is allowed */
+
+/* Bind the calling process as `rank`. 0, or errno. */
+int run_binding_apply(const run_binding *binding, int rank);
+
+/* The guardian's life: start the ranks, see them to their end, report. `control` is the read end
+ * of the control pipe. Returns the exit code of the job. */
+int run_guardian(run_job *job, int control);
+
+/* Set job->guardian, make the job's key, find a port for MASTER_PORT, and start all ranks. False:
+ * job->failure says why; ranks that were started before it are running. */
+bool run_start(run_job *job);
+
+/* Pass a signal on to all ranks that run: to each rank alone for SIGUSR1 and SIGUSR2, which mean
+ * something to the program only, otherwise to its whole process group, as a terminal would. */
+void run_forward(const run_job *job, int signal);
+
+/* Note ranks that have ended, kill what they left in their process groups, reap them. */
+void run_reap(run_job *job);
+
+/* All children of this process, zombies included: *count of them, in memory that the caller frees.
+ * NULL and 0 where there are none, or /proc cannot be read. */
+pid_t *run_children(size_t *count);
+
+/* Kill and reap all children of this process but those in `spared`, and again, as their children
+ * become ours, until none is left. Those that may not be killed (other user) are left alone. */
+void run_sweep(const pid_t *spared, size_t count);
+
+/* Say how the job ended, if anything failed, and return its exit code. */
+int run_report(const run_job *job);
+
+/* The same after a timeout, which struck at `timed_out_ns` while `late` ranks ran. */
+int run_report_timeout(const run_job *job, int64_t timed_out_ns, int late);
+
+/* The relay's life: copy the ranks' output line by line until all of it has ended. */
+void run_relay(run_job *job);
+
+/* ---- info --------------------------------------------------------------------------------- */
+
+/* Try a kernel feature; write what came of it to `text`, and return text. */
+char *info_probe_memfd(char *text, size_t size);
+char *info_probe_pidfd(char *text, size_t size);
+char *info_probe_futex_waitv(char *text, size_t size);
+char *info_probe_vm_readv(char *text, size_t size);
+
+#endif
