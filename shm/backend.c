@@ -62,7 +62,7 @@ static int shm_open_job(const serry_job *job, serry_member **member, serry_error
         return error->error;
     shm_member *m = member_new(arena, arena->header->world_offset, job->size, job->rank, plan,
                                error);
-    arena_drop(arena); /* the member holds it now */
+    arena_drop(arena, job->rank); /* the member holds it now */
     *member = (serry_member *)(void *)m;
     return m == NULL ? error->error : SERRY_OK;
 }

@@ -83,7 +83,7 @@ int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, in
         header->region_bytes != region_bytes(size))
         return serry_fail(error, SERRY_ERR_ARENA, "the new communicator's part of the arena is not "
                                                   "what it should be");
-    arena_hold(arena);
+    arena_hold(arena, header->slot[rank]);
     *group = (shm_group){.arena = arena,
                          .offset = offset,
                          .header = header,
@@ -96,16 +96,37 @@ int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, in
     return SERRY_OK;
 }
 
+static void seal(_Atomic uint64_t *word)
+{
+    if (word_seal(word) & WORD_ASLEEP)
+        wait_wake(word);
+}
+
+void group_seal_slot(shm_arena *arena, uint64_t offset, int slot)
+{
+    const group_header *header = (const group_header *)(const void *)(arena->base + offset);
+    int size = (int)header->size;
+
+    if (size < 1 || size > (int)SERRY_MAX_RANKS || header->bytes != group_bytes(size) ||
+        offset > arena->bytes - header->bytes)
+        return;
+    for (int i = 0; i < size; i++) {
+        unsigned char *region = arena->base + offset + GROUP_HEADER_BYTES +
+                                (size_t)i * region_bytes(size);
+        if (header->slot[i] == slot)
+            seal(&((group_cell *)(void *)region)->word);
+    }
+}
+
 void group_close(shm_group *group)
 {
     shm_arena *arena = group->arena;
-    _Atomic uint64_t *word = &group_cell_of(group, group->rank)->word;
+    int slot = group->header->slot[group->rank];
     uint64_t bytes;
 
-    if (word_seal(word) & WORD_ASLEEP)
-        wait_wake(word);
+    seal(&group_cell_of(group, group->rank)->word);
     if (atomic_fetch_add_explicit(&group->header->left, 1, memory_order_acq_rel) + 1 ==
         (uint32_t)group->size)
         extent_give(arena, EXTENT_OF_GROUP, group->offset, &bytes);
-    arena_drop(arena);
+    arena_drop(arena, slot);
 }

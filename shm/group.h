@@ -31,6 +31,10 @@ int group_settle(shm_arena *arena, uint64_t offset, int size, int rank, serry_er
 int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, int rank,
                serry_error *error);
 
+/* Freeze the word of the member that is rank `slot` of the job, if there is one, and wake who sleeps
+ * on it. Nothing happens where there is no group yet. */
+void group_seal_slot(shm_arena *arena, uint64_t offset, int slot);
+
 /* Leave: the word is sealed, so that the others know at their next operation; the last member that
  * leaves gives the memory back. Drops the arena. */
 void group_close(shm_group *group);

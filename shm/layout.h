@@ -64,11 +64,21 @@ typedef struct arena_header {
     _Alignas(SHM_LINE) pthread_mutex_t extents_lock; /* robust, process-shared */
 } arena_header;
 
-/* One per rank of the job: who it is. Written by the rank before it reports ready, then constant;
- * published by the rendezvous (a message each way). */
+enum slot_state { SLOT_FREE = 0, SLOT_ALIVE, SLOT_LEFT, SLOT_DEAD }; /* moved by slot.c alone */
+
+/* One per rank of the job: who it is, and whether it lives. */
 typedef struct arena_slot {
-    _Alignas(SHM_LINE) uint32_t pid; /* plain: for messages */
-    _Alignas(SHM_LINE) uint64_t cpus[SHM_CPU_WORDS]; /* plain: affinity mask */
+    /* line 0: the rank writes it before it reports ready; all but state is constant from then on.
+     * Read by monitors, and for messages. */
+    _Alignas(SHM_LINE) _Atomic uint32_t state; /* enum slot_state; see slot.h for who moves it */
+    uint32_t pid;                              /* plain, published by state, as all below */
+    uint64_t pid_namespace;                    /* in which pid means something */
+    uint64_t start_ticks;                      /* with pid, tells the process from a later one */
+    /* line 1: the rank holds it for life; the monitors of the others look at its word, set the
+     * waiters bit there and sleep on it: see lifeline.h */
+    _Alignas(SHM_LINE) pthread_mutex_t life;
+    /* lines 2 and 3: as line 0 */
+    _Alignas(SHM_LINE) uint64_t cpus[SHM_CPU_WORDS]; /* affinity mask */
 } arena_slot;
 
 enum extent_state { EXTENT_FREE = 0, EXTENT_TAKEN = 1 };
