@@ -192,7 +192,9 @@ static void *shm_alloc(serry_member *member, size_t bytes, serry_error *error)
     if (extent_take(m->group.arena, slot_of(m), bytes, true, &offset, error) != SERRY_OK)
         return NULL;
     void *memory = m->group.arena->base + offset;
-    madvise(memory, bytes == 0 ? 1 : bytes, MADV_DOFORK); /* as any shared memory of a program */
+    bytes = bytes == 0 ? 1 : bytes; /* as any shared memory of a program: */
+    madvise(memory, bytes, MADV_DOFORK);
+    madvise(memory, bytes, MADV_DODUMP);
     return memory;
 }
 
@@ -205,6 +207,7 @@ static int shm_free(serry_member *member, void *memory, serry_error *error)
     if (address >= base && address - base < m->group.arena->bytes &&
         extent_give(m->group.arena, slot_of(m), address - base, &bytes)) {
         madvise(memory, bytes, MADV_DONTFORK);
+        madvise(memory, bytes, MADV_DONTDUMP);
         return SERRY_OK;
     }
     serry_error_begin(error, "free", 0, m->group.rank);

@@ -10,6 +10,7 @@
 
 #include "arena.h"
 #include "cores.h"
+#include "crash.h"
 #include "extent.h"
 #include "group.h"
 #include "lifeline.h"
@@ -84,6 +85,8 @@ static void leave(shm_arena *arena, int slot)
     slot_leave(&arena->slots[slot]);
     if (arena->kind == SERRY_THREADS)
         lifeline_let_go(&arena->slots[slot].life);
+    else
+        crash_forget(&arena->slots[slot]);
 }
 
 void arena_drop(shm_arena *arena, int slot)
@@ -285,9 +288,12 @@ static int settle(shm_arena *arena, const serry_job *job, serry_error *error)
         rc = lifeline_hold(&slot->life, error);
     if (rc == SERRY_OK)
         rc = have_monitor(arena, job->rank, error);
-    if (rc == SERRY_OK)
-        slot_sign_in(slot);
-    return rc;
+    if (rc != SERRY_OK)
+        return rc;
+    slot_sign_in(slot);
+    if (job->kind == SERRY_PROCESSES)
+        crash_mark(slot);
+    return SERRY_OK;
 }
 
 static void seal_own_word(shm_arena *arena, const serry_job *job)

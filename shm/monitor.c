@@ -126,7 +126,7 @@ static void look_round(shm_monitor *m, round_plan *plan)
         uint32_t *word, value;
         if (is_mine(m, rank) || m->buried[rank] || slot_has_left(slot))
             continue;
-        bool gone = lifeline_look(&slot->life) == LIFE_ENDED ||
+        bool gone = slot_is_dead(slot) || lifeline_look(&slot->life) == LIFE_ENDED ||
                     (witnessed++ < WITNESSED_MOST && witness_says_gone(m, rank));
         if (gone) {
             lifeline_pass_on(&slot->life);

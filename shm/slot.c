@@ -59,10 +59,15 @@ void slot_leave(arena_slot *slot)
 bool slot_bury(arena_slot *slot)
 {
     return move(slot, SLOT_ALIVE, SLOT_DEAD) ||
-           atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_DEAD;
+           slot_is_dead(slot);
 }
 
 bool slot_has_left(const arena_slot *slot)
 {
     return atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_LEFT;
+}
+
+bool slot_is_dead(const arena_slot *slot)
+{
+    return atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_DEAD;
 }

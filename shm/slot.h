@@ -23,6 +23,9 @@ bool slot_bury(arena_slot *slot);
 
 bool slot_has_left(const arena_slot *slot);
 
+/* Somebody, perhaps the rank itself, has found it to be gone. */
+bool slot_is_dead(const arena_slot *slot);
+
 /* When a process began, in clock ticks since boot: with its number, tells it from a later one. 0
  * where it cannot be read. */
 uint64_t slot_start_ticks(uint32_t pid);

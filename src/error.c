@@ -19,8 +19,7 @@ typedef struct code_row {
 
 static const code_row k_codes[SERRY_ERROR_CODES + 1] = {
 #define SERRY_X(name, value, scope, severity, group, text)                                         \
-    {value,         SERRY_SCOPE_##scope, SERRY_##severity, SERRY_CLASS_##group,                    \
-     "SERRY_" #name, text},
+    {value, SERRY_SCOPE_##scope, SERRY_##severity, SERRY_CLASS_##group, "SERRY_" #name, text},
     SERRY_ERROR_MAP(SERRY_X)
 #undef SERRY_X
     /* every other code */
@@ -167,13 +166,15 @@ void serry_error_begin(serry_error *error, const char *operation, uint64_t opera
 int serry_error_make(serry_error *error, int code, const char *operation, uint64_t operation_id,
                      int rank, const char *format, ...)
 {
-    serry_error_begin(error, operation, operation_id, rank);
+    serry_error made; /* the arguments may point into the old record */
+    serry_error_begin(&made, operation, operation_id, rank);
 
     va_list list;
     va_start(list, format);
-    write_message(error, "", format, list);
+    write_message(&made, "", format, list);
     va_end(list);
-    stamp(error, code, 0);
+    stamp(&made, code, 0);
+    *error = made;
     return code;
 }
 

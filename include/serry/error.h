@@ -28,8 +28,7 @@ extern "C" {
     X(ERR_EXCLUDED, -40, LOST, FATAL, MEMBERSHIP, "this rank was excluded by the others")          \
     X(ERR_FORKED, -41, LOST, FATAL, MEMBERSHIP,                                                    \
       "the communicator belongs to the parent process of a fork")                                  \
-    X(ERR_LAYOUT, -42, LOST, FATAL, ARENA,                                                         \
-      "the arena was made by an incompatible build of serry")                                      \
+    X(ERR_LAYOUT, -42, LOST, FATAL, ARENA, "the arena was made by an incompatible build of serry") \
     X(ERR_ARENA, -43, LOST, FATAL, ARENA, "the arena holds values that cannot be right")
 
 typedef enum serry_error_code {
@@ -82,17 +81,17 @@ typedef struct serry_context_pair {
 
 /* All about one error. Plain data: copy it if you want to keep it. */
 typedef struct serry_error {
-    int error;             /* a serry_error_code; SERRY_OK: there was none */
+    int error;               /* a serry_error_code; SERRY_OK: there was none */
     serry_severity severity; /* follows from `error`; means nothing where there was none */
-    int system_error;      /* errno where a system call was the cause, else 0 */
-    const char *operation; /* "allreduce", "init", ...; never NULL, never freed */
-    uint64_t operation_id; /* sequence number on the communicator; 0 outside an operation */
-    int rank;              /* the rank this record belongs to; -1 where it has none yet */
-    int peer;              /* the rank that is at fault, the first of several; -1: none */
-    serry_rank_set ranks;  /* all ranks at fault: missing, failed or in another call */
-    uint64_t monotonic_ns; /* CLOCK_MONOTONIC */
-    int64_t wall_ns;       /* CLOCK_REALTIME, since 1970 */
-    char message[512];     /* in plain words: what was wrong and what to do */
+    int system_error;        /* errno where a system call was the cause, else 0 */
+    const char *operation;   /* "allreduce", "init", ...; never NULL, never freed */
+    uint64_t operation_id;   /* sequence number on the communicator; 0 outside an operation */
+    int rank;                /* the rank this record belongs to; -1 where it has none yet */
+    int peer;                /* the rank that is at fault, the first of several; -1: none */
+    serry_rank_set ranks;    /* all ranks at fault: missing, failed or in another call */
+    uint64_t monotonic_ns;   /* CLOCK_MONOTONIC */
+    int64_t wall_ns;         /* CLOCK_REALTIME, since 1970 */
+    char message[512];       /* in plain words: what was wrong and what to do */
     serry_context_pair context[SERRY_CONTEXT_PAIRS]; /* see serry_error_context_set */
 } serry_error;
 
