@@ -10,6 +10,8 @@
 typedef struct shm_arena {
     struct shm_arena *next; /* arenas of this process; under the lock of join.c */
     unsigned members;       /* communicators of this process that use it; likewise */
+    uint16_t members_of[SERRY_MAX_RANKS]; /* of each of its ranks; likewise */
+    struct shm_monitor *monitor;          /* set before the job runs, then constant */
     int fd;                 /* for reserving and giving back memory */
     serry_kind_of_rank kind;
     uint64_t key[2];
@@ -29,9 +31,10 @@ typedef struct shm_arena {
  */
 shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error);
 
-/* One more communicator, one less; the last one unmaps. */
-void arena_hold(shm_arena *arena);
-void arena_drop(shm_arena *arena);
+/* One more communicator of rank `slot` of the job, one less. With a rank's last one it leaves the
+ * job; with the last one of the process the arena is unmapped. */
+void arena_hold(shm_arena *arena, int slot);
+void arena_drop(shm_arena *arena, int slot);
 
 /* [offset, offset + bytes) as a pointer, or NULL where it is not wholly in the pool. */
 static inline void *arena_in_pool(const shm_arena *arena, uint64_t offset, uint64_t bytes)

@@ -7,6 +7,7 @@
 #include "extent.h"
 #include "operation.h"
 #include "record.h"
+#include "word.h"
 
 /* serry_member is what the floor above calls a shm_member. */
 static shm_member *own(serry_member *member)
@@ -30,24 +31,49 @@ static uint32_t slot_of(const shm_member *m)
     return m->group.header->slot[m->group.rank];
 }
 
+/* This rank in one set of cells of a group. */
+static shm_member *member_in(const shm_group *group, wait_plan plan, serry_error *error)
+{
+    shm_member *m = calloc(1, sizeof(*m));
+
+    if (m == NULL) {
+        serry_fail(error, SERRY_ERR_NO_SPACE, "out of memory for a communicator");
+        return NULL;
+    }
+    m->group = *group;
+    m->plan = plan;
+    if (operation_setup(m, error) == SERRY_OK)
+        return m;
+    free(m);
+    return NULL;
+}
+
+static void member_free(shm_member *m)
+{
+    if (m == NULL)
+        return;
+    member_free(m->control);
+    operation_cleanup(m);
+    free(m);
+}
+
 shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wait_plan plan,
                        serry_error *error)
 {
-    shm_member *m;
-    shm_group group;
+    shm_group group, control;
 
     if (group_open(&group, arena, offset, size, rank, error) != SERRY_OK)
         return NULL;
-    m = calloc(1, sizeof(*m));
+    control = group_control(&group);
+    shm_member *m = member_in(&group, plan, error);
     if (m != NULL) {
-        m->group = group;
-        m->plan = plan;
-        if (operation_setup(m, error) == SERRY_OK)
+        m->control = member_in(&control, plan, error);
+        if (m->control != NULL) {
+            m->control->policy = SERRY_EXCLUDE;
             return m;
-        free(m);
-    } else {
-        serry_fail(error, SERRY_ERR_NO_SPACE, "out of memory for a communicator");
+        }
     }
+    member_free(m);
     group_close(&group); /* the others learn of it at their next operation */
     return NULL;
 }
@@ -62,7 +88,7 @@ static int shm_open_job(const serry_job *job, serry_member **member, serry_error
         return error->error;
     shm_member *m = member_new(arena, arena->header->world_offset, job->size, job->rank, plan,
                                error);
-    arena_drop(arena); /* the member holds it now */
+    arena_drop(arena, job->rank); /* the member holds it now */
     *member = (serry_member *)(void *)m;
     return m == NULL ? error->error : SERRY_OK;
 }
@@ -73,15 +99,14 @@ static void shm_close(serry_member *member)
 
     if (is_world(m))
         extent_give_all(m->group.arena, slot_of(m));
-    operation_cleanup(m);
-    group_close(&m->group);
-    free(m);
+    shm_group group = m->group;
+    member_free(m);
+    group_close(&group);
 }
 
 static void shm_forget(serry_member *member)
 {
-    operation_cleanup(own(member));
-    free(own(member));
+    member_free(own(member));
 }
 
 static int shm_run(serry_member *member, const serry_call *call, int timeout_ms, serry_error *error)
@@ -103,6 +128,59 @@ static int shm_split(serry_member *member, int colour, int key, int timeout_ms, 
     return rc;
 }
 
+/* ---- membership -------------------------------------------------------------------------------- */
+
+static void shm_set_policy(serry_member *member, serry_policy policy)
+{
+    own(member)->policy = policy;
+}
+
+static void shm_failed(const serry_member *member, serry_rank_set *failed)
+{
+    const shm_group *group = &own_const(member)->group;
+
+    *failed = (serry_rank_set){{0}};
+    for (int r = 0; r < group->size; r++)
+        if (atomic_load_explicit(&group_cell_of(group, r)->word, memory_order_relaxed) &
+            WORD_SEALED)
+            serry_rank_set_add(failed, r);
+}
+
+static int shm_revoke(serry_member *member, serry_error *error)
+{
+    (void)error;
+    group_revoke(&own(member)->group);
+    return SERRY_OK;
+}
+
+static int shm_agree(serry_member *member, serry_op op, uint64_t *value, int timeout_ms,
+                     serry_error *error)
+{
+    shm_member *m = own(member)->control;
+    serry_call call = {.kind = SERRY_KIND_ALLREDUCE,
+                       .dtype = SERRY_U64,
+                       .op = op,
+                       .count = 1,
+                       .send = value,
+                       .recv = value};
+
+    m->limit = (wait_limit){timeout_ms, 0};
+    return operation_run(m, &call, error);
+}
+
+static int shm_shrink(serry_member *member, int timeout_ms, serry_member **rest,
+                      serry_error *error)
+{
+    shm_member *m = own(member)->control, *new_member;
+
+    m->limit = (wait_limit){timeout_ms, 0};
+    int rc = split_run(m, 0, m->group.rank, &new_member, error);
+    if (new_member != NULL)
+        new_member->policy = own(member)->policy;
+    *rest = (serry_member *)(void *)new_member;
+    return rc;
+}
+
 /* ---- memory ----------------------------------------------------------------------------------- */
 
 static void *shm_alloc(serry_member *member, size_t bytes, serry_error *error)
@@ -114,7 +192,9 @@ static void *shm_alloc(serry_member *member, size_t bytes, serry_error *error)
     if (extent_take(m->group.arena, slot_of(m), bytes, true, &offset, error) != SERRY_OK)
         return NULL;
     void *memory = m->group.arena->base + offset;
-    madvise(memory, bytes == 0 ? 1 : bytes, MADV_DOFORK); /* as any shared memory of a program */
+    bytes = bytes == 0 ? 1 : bytes; /* as any shared memory of a program: */
+    madvise(memory, bytes, MADV_DOFORK);
+    madvise(memory, bytes, MADV_DODUMP);
     return memory;
 }
 
@@ -127,6 +207,7 @@ static int shm_free(serry_member *member, void *memory, serry_error *error)
     if (address >= base && address - base < m->group.arena->bytes &&
         extent_give(m->group.arena, slot_of(m), address - base, &bytes)) {
         madvise(memory, bytes, MADV_DONTFORK);
+        madvise(memory, bytes, MADV_DONTDUMP);
         return SERRY_OK;
     }
     serry_error_begin(error, "free", 0, m->group.rank);
@@ -202,6 +283,11 @@ const serry_backend serry_backend_shm = {
     .wait = shm_wait,
     .cancel = shm_cancel,
     .split = shm_split,
+    .set_policy = shm_set_policy,
+    .failed = shm_failed,
+    .revoke = shm_revoke,
+    .agree = shm_agree,
+    .shrink = shm_shrink,
     .alloc = shm_alloc,
     .free = shm_free,
     .rank = shm_rank,

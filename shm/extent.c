@@ -8,11 +8,16 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <time.h>
 
+#include "lifeline.h"
 #include "record.h"
 #include "segment.h"
+#include "wait.h"
 
 #define KIB 1024
+#define LOCK_NS UINT64_C(10000000000) /* a rank that holds the lock this long is stopped */
+#define LOCK_BRIEFLY_NS UINT64_C(20000000)
 
 typedef struct run {
     uint32_t page, pages;
@@ -20,28 +25,26 @@ typedef struct run {
 
 int extent_init(arena_header *header, serry_error *error)
 {
-    pthread_mutexattr_t attributes;
-    int rc = pthread_mutexattr_init(&attributes);
-
-    if (rc == 0)
-        rc = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-    if (rc == 0)
-        rc = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-    if (rc == 0)
-        rc = pthread_mutex_init(&header->extents_lock, &attributes);
-    pthread_mutexattr_destroy(&attributes);
-    return rc == 0 ? SERRY_OK : serry_fail_errno(error, rc, "cannot make the lock of the pool");
+    return lifeline_init(&header->extents_lock, error);
 }
 
-static int lock(shm_arena *arena, serry_error *error)
+/* A holder that is killed gives the lock up, one that is stopped does not. */
+static int lock_within(shm_arena *arena, uint64_t ns, serry_error *error)
 {
-    int rc = pthread_mutex_lock(&arena->header->extents_lock);
+    uint64_t until = wait_now_ns() + ns;
+    struct timespec at = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
+    int rc = pthread_mutex_clocklock(&arena->header->extents_lock, CLOCK_MONOTONIC, &at);
 
     if (rc == EOWNERDEAD)
         rc = pthread_mutex_consistent(&arena->header->extents_lock);
     if (rc == 0)
         return SERRY_OK;
     return serry_fail_errno(error, rc, "cannot lock the pool of the arena");
+}
+
+static int lock(shm_arena *arena, serry_error *error)
+{
+    return lock_within(arena, LOCK_NS, error);
 }
 
 static void unlock(shm_arena *arena)
@@ -87,8 +90,8 @@ static uint32_t find_gap(shm_arena *arena, uint64_t pages, arena_extent **entry)
     return next <= limit && limit - next >= pages ? (uint32_t)next : UINT32_MAX;
 }
 
-static int take_locked(shm_arena *arena, uint32_t owner, uint64_t pages, bool reserve,
-                       uint64_t *offset, serry_error *error)
+static int take_locked(shm_arena *arena, uint32_t owner, uint64_t pages, uint64_t *offset,
+                       serry_error *error)
 {
     arena_extent *entry;
     uint32_t page = find_gap(arena, pages, &entry);
@@ -103,13 +106,6 @@ static int take_locked(shm_arena *arena, uint32_t owner, uint64_t pages, bool re
                           " KiB; give it more with SERRY_POOL (or pool_bytes)",
                           pages * SHM_PAGE / KIB, arena->header->pool_bytes / KIB);
     *offset = arena->header->pool_offset + (uint64_t)page * SHM_PAGE;
-    if (reserve) {
-        int rc = segment_reserve(arena->fd, *offset, pages * SHM_PAGE, "the allocation", error);
-        if (rc != SERRY_OK) {
-            segment_release(arena->fd, *offset, pages * SHM_PAGE);
-            return rc;
-        }
-    }
     entry->page = page;
     entry->pages = (uint32_t)pages;
     entry->owner = owner;
@@ -125,13 +121,19 @@ int extent_take(shm_arena *arena, uint32_t owner, uint64_t bytes, bool reserve, 
 
     if (rc != SERRY_OK)
         return rc;
-    rc = take_locked(arena, owner, pages == 0 ? 1 : pages, reserve, offset, error);
+    pages = pages == 0 ? 1 : pages;
+    rc = take_locked(arena, owner, pages, offset, error);
     unlock(arena);
+    if (rc != SERRY_OK || !reserve)
+        return rc;
+    rc = segment_reserve(arena->fd, *offset, pages * SHM_PAGE, "the allocation", error);
+    if (rc != SERRY_OK)
+        extent_give(arena, owner, *offset, &pages);
     return rc;
 }
 
 /* The memory goes first: nobody else can take the pages until the entry is free. */
-static void give_locked(shm_arena *arena, arena_extent *e)
+static void give(shm_arena *arena, arena_extent *e)
 {
     segment_release(arena->fd, arena->header->pool_offset + (uint64_t)e->page * SHM_PAGE,
                     (uint64_t)e->pages * SHM_PAGE);
@@ -140,31 +142,47 @@ static void give_locked(shm_arena *arena, arena_extent *e)
 
 bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *bytes)
 {
-    bool found = false;
+    arena_extent *found = NULL;
 
-    if (offset < arena->header->pool_offset || lock(arena, NULL) != SERRY_OK)
+    if (offset < arena->header->pool_offset || offset % SHM_PAGE != 0 ||
+        lock(arena, NULL) != SERRY_OK)
         return false;
     uint64_t page = (offset - arena->header->pool_offset) / SHM_PAGE;
-    for (uint32_t i = 0; i < SHM_EXTENTS && !found; i++) {
+    for (uint32_t i = 0; i < SHM_EXTENTS && found == NULL; i++) {
         arena_extent *e = &arena->extents[i];
-        found = is_taken(e) && e->page == page && e->owner == owner && offset % SHM_PAGE == 0;
-        if (found) {
-            *bytes = (uint64_t)e->pages * SHM_PAGE;
-            give_locked(arena, e);
-        }
+        if (is_taken(e) && e->page == page && e->owner == owner)
+            found = e;
     }
+    if (found != NULL)
+        *bytes = (uint64_t)found->pages * SHM_PAGE;
+    if (found != NULL && owner == EXTENT_OF_GROUP)
+        give(arena, found); /* while nobody visits it */
     unlock(arena);
-    return found;
+    if (found != NULL && owner != EXTENT_OF_GROUP)
+        give(arena, found); /* may take long; only its owner gives it */
+    return found != NULL;
 }
 
 void extent_give_all(shm_arena *arena, uint32_t owner)
 {
-    if (lock(arena, NULL) != SERRY_OK)
-        return;
     for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
         arena_extent *e = &arena->extents[i];
         if (is_taken(e) && e->owner == owner)
-            give_locked(arena, e);
+            give(arena, e);
+    }
+}
+
+bool extent_each_group(shm_arena *arena,
+                       void (*visit)(shm_arena *arena, uint64_t offset, void *argument),
+                       void *argument)
+{
+    if (lock_within(arena, LOCK_BRIEFLY_NS, NULL) != SERRY_OK)
+        return false;
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+        const arena_extent *e = &arena->extents[i];
+        if (is_taken(e) && e->owner == EXTENT_OF_GROUP)
+            visit(arena, arena->header->pool_offset + (uint64_t)e->page * SHM_PAGE, argument);
     }
     unlock(arena);
+    return true;
 }

@@ -25,4 +25,10 @@ bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *by
 /* Give back all that a rank has taken. */
 void extent_give_all(shm_arena *arena, uint32_t owner);
 
+/* Call `visit` for each group there is, with its offset. The set cannot change meanwhile, so `visit`
+ * must be short. False: the table was locked for too long. */
+bool extent_each_group(shm_arena *arena,
+                       void (*visit)(shm_arena *arena, uint64_t offset, void *argument),
+                       void *argument);
+
 #endif

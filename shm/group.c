@@ -27,7 +27,8 @@ static uint32_t chunk_bytes(int size)
 
 static uint32_t region_bytes(int size)
 {
-    uint32_t bytes = (uint32_t)sizeof(group_cell) + 2 * small_bytes(size) + 4 * chunk_bytes(size);
+    uint32_t cells = CELLS * (uint32_t)sizeof(group_cell);
+    uint32_t bytes = cells + 2 * small_bytes(size) + 4 * chunk_bytes(size);
 
     return (bytes + SHM_PAGE - 1) / SHM_PAGE * SHM_PAGE;
 }
@@ -46,6 +47,7 @@ void group_format(shm_arena *arena, uint64_t offset, int size, const uint16_t *s
     header->small_bytes = small_bytes(size);
     header->chunk_bytes = chunk_bytes(size);
     header->region_bytes = region_bytes(size);
+    atomic_store_explicit(&header->revoked, 0, memory_order_relaxed);
     atomic_store_explicit(&header->left, 0, memory_order_relaxed);
     for (int i = 0; i < size; i++)
         header->slot[i] = slot[i];
@@ -83,7 +85,7 @@ int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, in
         header->region_bytes != region_bytes(size))
         return serry_fail(error, SERRY_ERR_ARENA, "the new communicator's part of the arena is not "
                                                   "what it should be");
-    arena_hold(arena);
+    arena_hold(arena, header->slot[rank]);
     *group = (shm_group){.arena = arena,
                          .offset = offset,
                          .header = header,
@@ -96,16 +98,62 @@ int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, in
     return SERRY_OK;
 }
 
+shm_group group_control(const shm_group *group)
+{
+    shm_group control = *group;
+
+    control.cell = CELL_CONTROL * sizeof(group_cell);
+    control.small_bytes = SHM_INLINE;
+    return control;
+}
+
+/* Sleepers look at the flag when they wake; taking the asleep bit away also stops those that are just
+ * about to sleep, since the kernel compares the word first. */
+void group_revoke(const shm_group *group)
+{
+    atomic_store_explicit(&group->header->revoked, 1, memory_order_seq_cst);
+    for (int r = 0; r < group->size; r++) {
+        _Atomic uint64_t *word = &group_cell_of(group, r)->word;
+        if (atomic_fetch_and_explicit(word, ~WORD_ASLEEP, memory_order_seq_cst) & WORD_ASLEEP)
+            wait_wake(word);
+    }
+}
+
+/* All the words of a member. */
+static void seal(unsigned char *region)
+{
+    for (int i = 0; i < CELLS; i++) {
+        _Atomic uint64_t *word = &((group_cell *)(void *)region)[i].word;
+        if (word_seal(word) & WORD_ASLEEP)
+            wait_wake(word);
+    }
+}
+
+void group_seal_slot(shm_arena *arena, uint64_t offset, int slot)
+{
+    const group_header *header = (const group_header *)(const void *)(arena->base + offset);
+    int size = (int)header->size;
+
+    if (size < 1 || size > (int)SERRY_MAX_RANKS || header->bytes != group_bytes(size) ||
+        offset > arena->bytes - header->bytes)
+        return;
+    for (int i = 0; i < size; i++) {
+        unsigned char *region = arena->base + offset + GROUP_HEADER_BYTES +
+                                (size_t)i * region_bytes(size);
+        if (header->slot[i] == slot)
+            seal(region);
+    }
+}
+
 void group_close(shm_group *group)
 {
     shm_arena *arena = group->arena;
-    _Atomic uint64_t *word = &group_cell_of(group, group->rank)->word;
+    int slot = group->header->slot[group->rank];
     uint64_t bytes;
 
-    if (word_seal(word) & WORD_ASLEEP)
-        wait_wake(word);
+    seal(group_region(group, group->rank));
     if (atomic_fetch_add_explicit(&group->header->left, 1, memory_order_acq_rel) + 1 ==
         (uint32_t)group->size)
         extent_give(arena, EXTENT_OF_GROUP, group->offset, &bytes);
-    arena_drop(arena);
+    arena_drop(arena, slot);
 }

@@ -13,6 +13,7 @@ typedef struct shm_group {
     size_t region_bytes;
     size_t small_bytes, chunk_bytes;
     int rank, size;
+    size_t cell; /* bytes from a region's start to the cell in use */
 } shm_group;
 
 /* Bytes of a group of `size` members. */
@@ -31,6 +32,22 @@ int group_settle(shm_arena *arena, uint64_t offset, int size, int rank, serry_er
 int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, int rank,
                serry_error *error);
 
+/* The same group seen through its control cells, which carry SHM_INLINE bytes. Holds nothing. */
+shm_group group_control(const shm_group *group);
+
+/* Let every operation of the group end with SERRY_ERR_REVOKED, those that wait included. */
+void group_revoke(const shm_group *group);
+
+static inline bool group_is_revoked(const shm_group *g)
+{
+    return g->cell == 0 &&
+           atomic_load_explicit(&g->header->revoked, memory_order_relaxed) != 0;
+}
+
+/* Freeze the word of the member that is rank `slot` of the job, if there is one, and wake who sleeps
+ * on it. Nothing happens where there is no group yet. */
+void group_seal_slot(shm_arena *arena, uint64_t offset, int slot);
+
 /* Leave: the word is sealed, so that the others know at their next operation; the last member that
  * leaves gives the memory back. Drops the arena. */
 void group_close(shm_group *group);
@@ -42,24 +59,24 @@ static inline unsigned char *group_region(const shm_group *g, int rank)
 
 static inline group_cell *group_cell_of(const shm_group *g, int rank)
 {
-    return (group_cell *)(void *)group_region(g, rank);
+    return (group_cell *)(void *)(group_region(g, rank) + g->cell);
 }
 
-/* The buffers of a member, after its cell: small, in (staged input), out (staged results). */
+/* The buffers of a member, after its cells: small, in (staged input), out (staged results). */
 static inline unsigned char *group_small(const shm_group *g, int rank, uint64_t step)
 {
-    return group_region(g, rank) + sizeof(group_cell) + (step & 1) * g->small_bytes;
+    return group_region(g, rank) + CELLS * sizeof(group_cell) + (step & 1) * g->small_bytes;
 }
 
 static inline unsigned char *group_in(const shm_group *g, int rank, uint64_t step)
 {
-    return group_region(g, rank) + sizeof(group_cell) + 2 * g->small_bytes +
+    return group_region(g, rank) + CELLS * sizeof(group_cell) + 2 * g->small_bytes +
            (step & 1) * g->chunk_bytes;
 }
 
 static inline unsigned char *group_out(const shm_group *g, int rank, uint64_t step)
 {
-    return group_region(g, rank) + sizeof(group_cell) + 2 * g->small_bytes + 2 * g->chunk_bytes +
+    return group_region(g, rank) + CELLS * sizeof(group_cell) + 2 * g->small_bytes + 2 * g->chunk_bytes +
            (step & 1) * g->chunk_bytes;
 }
 

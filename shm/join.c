@@ -10,11 +10,15 @@
 
 #include "arena.h"
 #include "cores.h"
+#include "crash.h"
 #include "extent.h"
 #include "group.h"
+#include "lifeline.h"
+#include "monitor.h"
 #include "record.h"
 #include "rendezvous.h"
 #include "segment.h"
+#include "slot.h"
 #include "word.h"
 
 /* Arenas that are mapped in this process: thread ranks find the one that another thread has mapped. */
@@ -38,6 +42,7 @@ static void child_after_fork(void)
     while (arenas != NULL) {
         shm_arena *next = arenas->next;
         close(arenas->fd);
+        free(arenas->monitor); /* its thread is the parent's */
         free(arenas);
         arenas = next;
     }
@@ -54,24 +59,41 @@ static uint64_t whole_pages(uint64_t bytes)
     return (bytes + SHM_PAGE - 1) / SHM_PAGE * SHM_PAGE;
 }
 
-void arena_hold(shm_arena *arena)
+void arena_hold(shm_arena *arena, int slot)
 {
     pthread_mutex_lock(&arenas_lock);
     arena->members++;
+    arena->members_of[slot]++;
     pthread_mutex_unlock(&arenas_lock);
 }
 
 static void unmap(shm_arena *arena)
 {
+    if (arena->monitor != NULL)
+        monitor_stop(arena->monitor);
     if (arena->base != NULL)
         munmap(arena->base, arena->bytes);
     close(arena->fd);
     free(arena);
 }
 
-void arena_drop(shm_arena *arena)
+/* In this order: first the others must know that it is no failure. */
+static void leave(shm_arena *arena, int slot)
+{
+    if (arena->slots == NULL)
+        return;
+    slot_leave(&arena->slots[slot]);
+    if (arena->kind == SERRY_THREADS)
+        lifeline_let_go(&arena->slots[slot].life);
+    else
+        crash_forget(&arena->slots[slot]);
+}
+
+void arena_drop(shm_arena *arena, int slot)
 {
     pthread_mutex_lock(&arenas_lock);
+    if (--arena->members_of[slot] == 0)
+        leave(arena, slot);
     bool last = --arena->members == 0;
     if (last) {
         shm_arena **at = &arenas;
@@ -85,7 +107,7 @@ void arena_drop(shm_arena *arena)
 }
 
 /* Map a segment and put it on the list, held once. Takes over fd, also on failure. */
-static shm_arena *map_new(serry_kind_of_rank kind, const arena_ticket *ticket, int fd,
+static shm_arena *map_new(const serry_job *job, const arena_ticket *ticket, int fd,
                           serry_error *error)
 {
     shm_arena *arena = calloc(1, sizeof(*arena));
@@ -96,9 +118,9 @@ static shm_arena *map_new(serry_kind_of_rank kind, const arena_ticket *ticket, i
         return NULL;
     }
     arena->fd = fd;
-    arena->kind = kind;
+    arena->kind = job->kind;
     arena->bytes = ticket->total_bytes;
-    arena->members = 1;
+    arena->members = arena->members_of[job->rank] = 1;
     memcpy(arena->key, ticket->key, sizeof(arena->key));
     arena->base = segment_map(fd, arena->bytes, error);
     if (arena->base == NULL) {
@@ -112,18 +134,19 @@ static shm_arena *map_new(serry_kind_of_rank kind, const arena_ticket *ticket, i
 }
 
 /* The mapping of a segment in this process, held once more, or a new one. Takes over fd. */
-static shm_arena *map_or_find(serry_kind_of_rank kind, const arena_ticket *ticket, int fd,
+static shm_arena *map_or_find(const serry_job *job, const arena_ticket *ticket, int fd,
                               serry_error *error)
 {
     pthread_mutex_lock(&arenas_lock);
-    shm_arena *arena = kind == SERRY_THREADS ? arenas : NULL;
+    shm_arena *arena = job->kind == SERRY_THREADS ? arenas : NULL;
     while (arena != NULL && memcmp(arena->key, ticket->key, sizeof(arena->key)) != 0)
         arena = arena->next;
     if (arena != NULL) {
         arena->members++;
+        arena->members_of[job->rank]++;
         close(fd);
     } else {
-        arena = map_new(kind, ticket, fd, error);
+        arena = map_new(job, ticket, fd, error);
     }
     pthread_mutex_unlock(&arenas_lock);
     return arena;
@@ -197,10 +220,10 @@ static shm_arena *make(const serry_job *job, arena_ticket *ticket, serry_error *
     if (segment_create(plan.total, plan.pool, wanted, &fd, error) != SERRY_OK)
         return NULL;
     pthread_mutex_lock(&arenas_lock);
-    arena = map_new(job->kind, ticket, fd, error);
+    arena = map_new(job, ticket, fd, error);
     pthread_mutex_unlock(&arenas_lock);
     if (arena != NULL && format(arena, job, &plan, error) != SERRY_OK) {
-        arena_drop(arena);
+        arena_drop(arena, job->rank);
         return NULL;
     }
     if (arena != NULL)
@@ -230,18 +253,6 @@ static int check(shm_arena *arena, const serry_job *job, const arena_ticket *tic
     return SERRY_OK;
 }
 
-static void sign_in(arena_slot *slot)
-{
-    cpu_set_t cpus;
-
-    slot->pid = (uint32_t)getpid();
-    if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
-        return;
-    for (size_t cpu = 0; cpu < SHM_CPU_WORDS * 64 && cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET(cpu, &cpus))
-            slot->cpus[cpu / 64] |= UINT64_C(1) << (cpu % 64);
-}
-
 /* Ranks that are bound each to a core of its own have together as many cores as ranks. */
 static wait_plan plan_waiting(const arena_slot *slots, int size)
 {
@@ -255,15 +266,34 @@ static wait_plan plan_waiting(const arena_slot *slots, int size)
     return wait_plan_for(size, serry_cores(&all));
 }
 
-/* This rank's own part: memory, then its name. */
+/* One monitor a process: among thread ranks the first one that comes here starts it. */
+static int have_monitor(shm_arena *arena, int rank, serry_error *error)
+{
+    pthread_mutex_lock(&arenas_lock);
+    if (arena->monitor == NULL)
+        arena->monitor = monitor_start(arena, arena->kind == SERRY_THREADS ? -1 : rank, error);
+    pthread_mutex_unlock(&arenas_lock);
+    return arena->monitor == NULL ? error->error : SERRY_OK;
+}
+
+/* This rank's own part: memory, its life lock, and its name last. */
 static int settle(shm_arena *arena, const serry_job *job, serry_error *error)
 {
-    arena_slot *slots = (arena_slot *)(void *)(arena->base + arena->header->slots_offset);
+    arena_slot *slot = &arena->slots[job->rank];
     int rc = group_settle(arena, arena->header->world_offset, job->size, job->rank, error);
 
     if (rc == SERRY_OK)
-        sign_in(&slots[job->rank]);
-    return rc;
+        rc = lifeline_init(&slot->life, error);
+    if (rc == SERRY_OK && job->kind == SERRY_THREADS)
+        rc = lifeline_hold(&slot->life, error);
+    if (rc == SERRY_OK)
+        rc = have_monitor(arena, job->rank, error);
+    if (rc != SERRY_OK)
+        return rc;
+    slot_sign_in(slot);
+    if (job->kind == SERRY_PROCESSES)
+        crash_mark(slot);
+    return SERRY_OK;
 }
 
 static void seal_own_word(shm_arena *arena, const serry_job *job)
@@ -293,7 +323,7 @@ static shm_arena *enter(const serry_job *job, rendezvous *meeting, serry_error *
         if (rc == SERRY_OK && (rc = segment_check(fd, ticket.total_bytes, error)) != SERRY_OK)
             close(fd);
         if (rc == SERRY_OK) {
-            arena = map_or_find(job->kind, &ticket, fd, error);
+            arena = map_or_find(job, &ticket, fd, error);
             rc = arena == NULL ? error->error : check(arena, job, &ticket, error);
         }
         if (rc == SERRY_OK && arena->slots == NULL) /* else rank 0's thread has done it */
@@ -310,7 +340,7 @@ static shm_arena *enter(const serry_job *job, rendezvous *meeting, serry_error *
     if (rc != SERRY_OK && settled)
         seal_own_word(arena, job);
     if (rc != SERRY_OK && arena != NULL)
-        arena_drop(arena);
+        arena_drop(arena, job->rank);
     return rc == SERRY_OK ? arena : NULL;
 }
 
@@ -330,6 +360,7 @@ shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
     rendezvous_close(meeting);
     if (arena == NULL)
         return NULL;
+    monitor_watch(arena->monitor);
     *plan = plan_waiting(arena->slots, job->size);
     return arena;
 }

@@ -19,7 +19,7 @@
  *           | region of rank 1   |
  *           | ...                |
  *
- *   region  | group_cell | small[2] | in[2] | out[2] |     whole pages
+ *   region  | group_cell [2] | small[2] | in[2] | out[2] |     whole pages
  *
  * Offsets, never pointers, fixed-width types, one writer a field unless it says otherwise. "Plain"
  * fields are published by an atomic that the comment names.
@@ -64,11 +64,21 @@ typedef struct arena_header {
     _Alignas(SHM_LINE) pthread_mutex_t extents_lock; /* robust, process-shared */
 } arena_header;
 
-/* One per rank of the job: who it is. Written by the rank before it reports ready, then constant;
- * published by the rendezvous (a message each way). */
+enum slot_state { SLOT_FREE = 0, SLOT_ALIVE, SLOT_LEFT, SLOT_DEAD }; /* moved by slot.c alone */
+
+/* One per rank of the job: who it is, and whether it lives. */
 typedef struct arena_slot {
-    _Alignas(SHM_LINE) uint32_t pid; /* plain: for messages */
-    _Alignas(SHM_LINE) uint64_t cpus[SHM_CPU_WORDS]; /* plain: affinity mask */
+    /* line 0: the rank writes it before it reports ready; all but state is constant from then on.
+     * Read by monitors, and for messages. */
+    _Alignas(SHM_LINE) _Atomic uint32_t state; /* enum slot_state; see slot.h for who moves it */
+    uint32_t pid;                              /* plain, published by state, as all below */
+    uint64_t pid_namespace;                    /* in which pid means something */
+    uint64_t start_ticks;                      /* with pid, tells the process from a later one */
+    /* line 1: the rank holds it for life; the monitors of the others look at its word, set the
+     * waiters bit there and sleep on it: see lifeline.h */
+    _Alignas(SHM_LINE) pthread_mutex_t life;
+    /* lines 2 and 3: as line 0 */
+    _Alignas(SHM_LINE) uint64_t cpus[SHM_CPU_WORDS]; /* affinity mask */
 } arena_slot;
 
 enum extent_state { EXTENT_FREE = 0, EXTENT_TAKEN = 1 };
@@ -92,6 +102,9 @@ typedef struct group_header {
     uint32_t small_bytes;              /* of one small buffer */
     uint32_t chunk_bytes;              /* of one in or out buffer */
     uint32_t region_bytes;             /* of one rank's region */
+    _Atomic uint32_t revoked;          /* any member, 0 to 1 for ever, seq_cst: every member reads
+                                          it in every operation, so it shares a line that nobody
+                                          else writes */
     /* line 1: every member once, when it leaves */
     _Alignas(SHM_LINE) _Atomic uint32_t left; /* acq_rel add: the last one gives the extent back */
     /* line 2 on: as line 0 */
@@ -105,7 +118,10 @@ typedef struct group_input {
     uint32_t direct;                     /* plain, likewise: 1 or 0 */
 } group_input;
 
-/* One per member of a group. */
+/* Two per member of a group: one for its operations, and one for those that must work when these
+ * cannot any more (agree, shrink), with steps of their own. */
+enum { CELL_OPERATIONS, CELL_CONTROL, CELLS };
+
 typedef struct group_cell {
     /* line 0: the member writes; the others read it and set bits of word, see word.h. With up to
      * SHM_INLINE bytes of data, the whole contribution travels in this one line. */

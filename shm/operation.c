@@ -1,6 +1,7 @@
 /* operation.c - see operation.h. docs/protocol.md walks through one call with pictures. */
 #include "operation.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,6 +63,18 @@ static void forget_absent(shm_member *m)
 
 #define COLD __attribute__((cold, noinline))
 
+/* The policy rides in the top bits of the signature, above the count. */
+enum { POLICY_SHIFT = 62 };
+
+static COLD void describe(uint64_t signature, char *text, size_t size)
+{
+    static const char *const policies[4] = {"", " under policy exclude", " under policy revoke", ""};
+    char call[96];
+
+    serry_signature_describe(signature & ~(UINT64_C(3) << POLICY_SHIFT), call, sizeof(call));
+    snprintf(text, size, "%s%s", call, policies[signature >> POLICY_SHIFT]);
+}
+
 COLD void operation_error(shm_member *m)
 {
     serry_error_begin(m->error, serry_kind_name(m->call.kind), m->operations + 1, m->group.rank);
@@ -87,18 +100,24 @@ COLD int operation_fail_excluded(shm_member *m)
                       "was handed out", m->group.rank);
 }
 
-COLD int operation_fail_absent(shm_member *m)
+static COLD int fail_revoked(shm_member *m)
 {
-    char call[96], ranks[128];
+    operation_error(m);
+    return serry_fail(m->error, SERRY_ERR_REVOKED,
+                      "the communicator was revoked; only shrink, agree, get_failed and finalize "
+                      "work on it");
+}
 
-    if (!word_second_look(&m->own->word))
-        return operation_fail_excluded(m);
+static COLD int fail_absent(shm_member *m)
+{
+    char call[128], ranks[128];
+
     operation_error(m);
     for (int r = 0; r < m->group.size; r++)
         if (serry_rank_set_has(&m->absent, r))
             blame(m, r);
     forget_absent(m);
-    serry_signature_describe(m->signature, call, sizeof(call));
+    describe(m->signature, call, sizeof(call));
     return serry_fail(m->error, SERRY_ERR_RANK_FAILED,
                       "rank %s left or failed before %s; nothing was done, and the next operation "
                       "goes on among the other %d ranks",
@@ -106,9 +125,27 @@ COLD int operation_fail_absent(shm_member *m)
                       m->alive_count);
 }
 
+COLD int operation_without_absent(shm_member *m)
+{
+    if (!word_second_look(&m->own->word))
+        return operation_fail_excluded(m);
+    switch (m->policy) {
+    case SERRY_EXCLUDE:
+        forget_absent(m);
+        m->algorithm = choose_first(m);
+        return OPERATION_GOES_ON;
+    case SERRY_REVOKE:
+        group_revoke(&m->group);
+        return fail_revoked(m);
+    case SERRY_REPORT:
+    default:
+        return fail_absent(m);
+    }
+}
+
 static COLD int fail_mismatch(shm_member *m)
 {
-    char first[96], other[96];
+    char first[128], other[128];
     int a = m->alive[0], b = -1;
     uint64_t signature[2] = {group_cell_of(&m->group, a)->signature[m->step & 1], 0};
 
@@ -125,8 +162,8 @@ static COLD int fail_mismatch(shm_member *m)
     }
     if (!word_second_look(&m->own->word) || b < 0)
         return operation_fail_excluded(m);
-    serry_signature_describe(signature[0], first, sizeof(first));
-    serry_signature_describe(signature[1], other, sizeof(other));
+    describe(signature[0], first, sizeof(first));
+    describe(signature[1], other, sizeof(other));
     return serry_fail(m->error, SERRY_ERR_RANK_MISMATCH,
                       "rank %d called %s, but rank %d called %s; nothing was done", a, first, b,
                       other);
@@ -134,20 +171,20 @@ static COLD int fail_mismatch(shm_member *m)
 
 static COLD int fail_root(shm_member *m)
 {
-    char call[96];
+    char call[128];
 
     if (!word_second_look(&m->own->word))
         return operation_fail_excluded(m);
     operation_error(m);
     blame(m, m->call.root);
-    serry_signature_describe(m->signature, call, sizeof(call));
+    describe(m->signature, call, sizeof(call));
     return serry_fail(m->error, SERRY_ERR_RANK_FAILED,
                       "the root of %s has left or failed; nothing was done", call);
 }
 
 static COLD int fail_timeout(shm_member *m)
 {
-    char call[96], ranks[128];
+    char call[128], ranks[128];
 
     operation_error(m);
     for (int i = 0; i < m->alive_count; i++) {
@@ -157,7 +194,7 @@ static COLD int fail_timeout(shm_member *m)
         if (!word_decided(word, m->step))
             blame(m, r);
     }
-    serry_signature_describe(m->signature, call, sizeof(call));
+    describe(m->signature, call, sizeof(call));
     if (m->error->peer < 0)
         return serry_fail(m->error, SERRY_ERR_TIMEOUT,
                           "%s took longer than %d ms, though all ranks have come by now; the same "
@@ -171,10 +208,10 @@ static COLD int fail_timeout(shm_member *m)
 
 static COLD int fail_pending(shm_member *m)
 {
-    char call[96];
+    char call[128];
 
     operation_error(m);
-    serry_signature_describe(m->signature, call, sizeof(call));
+    describe(m->signature, call, sizeof(call));
     return serry_fail(m->error, SERRY_ERR_PENDING,
                       "an earlier %s is still open; repeat that call, with the same buffers, until "
                       "it ends", call);
@@ -198,12 +235,16 @@ static int publish(shm_member *m)
 static COLD int decide_slowly(shm_member *m, int r)
 {
     _Atomic uint64_t *word = &group_cell_of(&m->group, r)->word;
-    int rc = wait_decided(word, &m->own->word, m->step, &m->plan, &m->limit);
+    wait_target target = {word, m->step, &m->own->word,
+                          m->control != NULL ? &m->group.header->revoked : NULL};
+    int rc = wait_decided(&target, &m->plan, &m->limit);
 
     if (rc == SERRY_ERR_TIMEOUT)
         return fail_timeout(m);
     if (rc == SERRY_ERR_EXCLUDED)
         return operation_fail_excluded(m);
+    if (rc == SERRY_ERR_REVOKED)
+        return fail_revoked(m);
     if (!word_reached(atomic_load_explicit(word, memory_order_acquire), m->step)) {
         serry_rank_set_add(&m->absent, r);
         m->absent_count++;
@@ -233,8 +274,11 @@ int operation_judge(shm_member *m)
 {
     bool same = true;
 
-    if (__builtin_expect(m->absent_count != 0, 0))
-        return operation_fail_absent(m);
+    if (__builtin_expect(m->absent_count != 0, 0)) {
+        if (m->policy != SERRY_EXCLUDE)
+            return operation_without_absent(m);
+        forget_absent(m);
+    }
     for (int i = 0; i < m->alive_count; i++)
         same &= group_cell_of(&m->group, m->alive[i])->signature[m->step & 1] == m->signature;
     if (__builtin_expect(!same, 0))
@@ -274,7 +318,7 @@ static int begin(shm_member *m, const serry_call *call)
 {
     m->call = *call;
     m->flow = flows[call->kind];
-    m->signature = serry_call_signature(call);
+    m->signature = serry_call_signature(call) | (uint64_t)m->policy << POLICY_SHIFT;
     m->element = serry_dtype_size(call->dtype);
     m->algorithm = choose_first(m);
     if (m->algorithm != &algorithm_small) {
@@ -296,6 +340,10 @@ static bool is_same(const serry_call *a, const serry_call *b)
 int operation_run(shm_member *m, const serry_call *call, serry_error *error)
 {
     m->error = error;
+    if (__builtin_expect(group_is_revoked(&m->group), 0)) {
+        m->open = false;
+        return fail_revoked(m);
+    }
     if (__builtin_expect(m->open, 0)) {
         if (!is_same(&m->call, call))
             return fail_pending(m);

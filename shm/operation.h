@@ -50,6 +50,7 @@ struct shm_member {
     int alive_count;
     uint16_t alive[SERRY_MAX_RANKS]; /* ascending */
     serry_rank_set alive_set;
+    serry_policy policy;
     serry_rank_set absent; /* of those: sealed below the step that was decided last */
     int absent_count;
 
@@ -81,10 +82,13 @@ struct shm_member {
     unsigned char *staging; /* the same for large ones, mapped at need */
     size_t staging_bytes;
 
+    shm_member *control; /* this rank in the control cells of the group; NULL: it is that itself */
+
     struct {
         int phase; /* 0: no split is open */
         int colour, key;
         uint64_t own[2], all[2 * SERRY_MAX_RANKS]; /* what the phases exchange */
+        int alive_count;                           /* members that knew the colours */
         int size, rank;                            /* of the part */
         uint16_t member[SERRY_MAX_RANKS];          /* its members' ranks here, in its order */
         uint64_t offset;                           /* of the part's group in the arena */
@@ -113,12 +117,13 @@ shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wa
 /* Start a new record about the operation that is open. */
 void operation_error(shm_member *m);
 
-/* In the first decision of a call: do all members take part, with the same call, and the root among
- * them? SERRY_OK, or the error that all ranks get alike. */
+/* In the first decision of a call: do all members take part (or may they be missing), with the same
+ * call, and the root among them? SERRY_OK, or the error that all ranks get alike. */
 int operation_judge(shm_member *m);
 
-/* Members are missing that this operation cannot do without: the error that all ranks get alike. */
-int operation_fail_absent(shm_member *m);
+/* Members are missing that this operation cannot do without. What all survivors do alike, as the
+ * policy says: the operation goes on from its beginning without them, or returns an error. */
+int operation_without_absent(shm_member *m);
 
 /* This rank's word is sealed: the others went on without it. */
 int operation_fail_excluded(shm_member *m);

@@ -191,5 +191,6 @@ unsigned char *segment_map(int fd, uint64_t bytes, serry_error *error)
         return NULL;
     }
     madvise(base, bytes, MADV_DONTFORK);
+    madvise(base, bytes, MADV_DONTDUMP); /* most of it is empty, and would still be dumped */
     return base;
 }

@@ -5,7 +5,8 @@
  *   3. Each has given memory to its own region (or tells why not).
  *
  * After the third all members of a part know alike whether it is there. A part that is not is given
- * back by its first member; what a killed rank leaves behind goes with the arena. */
+ * back by its first member; what a killed rank leaves behind goes with the arena. Where the policy
+ * lets an exchange end without a member that has died meanwhile, all begin again without it. */
 #include <stdlib.h>
 
 #include "extent.h"
@@ -89,6 +90,22 @@ static void unmake_group(shm_member *m)
         extent_give(m->group.arena, EXTENT_OF_GROUP, m->split.offset, &unused);
 }
 
+/* Has a member gone since everybody knew who belongs where? All see it in the same exchange. */
+static bool has_shrunk(const shm_member *m)
+{
+    return m->split.phase > PHASE_COLOURS && m->alive_count != m->split.alive_count;
+}
+
+static void start_over(shm_member *m)
+{
+    m->split.phase = PHASE_COLOURS;
+    m->split.code = SERRY_OK;
+    m->split.size = 0;
+    m->split.rank = -1;
+    m->split.own[0] = (uint64_t)(int64_t)m->split.colour;
+    m->split.own[1] = (uint64_t)(int64_t)m->split.key;
+}
+
 /* What follows when the exchange of a phase has ended well. The records of errors that do not end
  * the split at once are kept in `error`, which only the last phase returns. */
 static void advance(shm_member *m, serry_error *error)
@@ -98,6 +115,7 @@ static void advance(shm_member *m, serry_error *error)
     switch (m->split.phase++) {
     case PHASE_COLOURS:
         find_part(m);
+        m->split.alive_count = m->alive_count;
         own[0] = own[1] = 0;
         if (is_first(m)) {
             own[1] = (uint64_t)(int64_t)make_group(m, error);
@@ -128,6 +146,8 @@ static int finish(shm_member *m, shm_member **part, serry_error *error)
     if (m->split.code == SERRY_OK) {
         *part = member_new(m->group.arena, m->split.offset, m->split.size, m->split.rank, m->plan,
                            error);
+        if (*part != NULL && m->control != NULL)
+            (*part)->policy = m->policy;
         return *part == NULL ? error->error : SERRY_OK;
     }
     unmake_group(m);
@@ -145,14 +165,9 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
 
     *part = NULL;
     if (m->split.phase == 0) {
-        m->split.phase = PHASE_COLOURS;
         m->split.colour = colour;
         m->split.key = key;
-        m->split.code = SERRY_OK;
-        m->split.size = 0;
-        m->split.rank = -1;
-        m->split.own[0] = (uint64_t)(int64_t)colour;
-        m->split.own[1] = (uint64_t)(int64_t)key;
+        start_over(m);
     } else if (!same) {
         serry_error_begin(error, "split", m->operations + 1, m->group.rank);
         return serry_fail(error, SERRY_ERR_PENDING,
@@ -168,7 +183,12 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
             m->split.phase = 0;
             return rc;
         }
-        advance(m, error);
+        if (has_shrunk(m)) {
+            unmake_group(m);
+            start_over(m);
+        } else {
+            advance(m, error);
+        }
     }
     int rc = finish(m, part, error);
     m->split.phase = 0;

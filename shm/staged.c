@@ -137,7 +137,7 @@ static int decided(shm_member *m)
     bool needed = !m->flow.from_root || serry_rank_set_has(&m->absent, m->call.root);
 
     if (m->absent_count != 0 && needed)
-        return operation_fail_absent(m);
+        return operation_without_absent(m);
     if (m->turn++ < last)
         return OPERATION_GOES_ON;
     work(m); /* what is left to read needs no further step */

@@ -85,14 +85,15 @@ void wait_wake(_Atomic uint64_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-/* The order in which reasons to end are looked at: success, exclusion, deadline. */
-static int look(const _Atomic uint64_t *word, const _Atomic uint64_t *own, uint64_t step,
-                wait_limit *limit, int *code)
+/* The order in which reasons to end are looked at: success, exclusion, revocation, deadline. */
+static int look(const wait_target *t, wait_limit *limit, int *code)
 {
-    if (word_decided(atomic_load_explicit(word, memory_order_acquire), step))
+    if (word_decided(atomic_load_explicit(t->word, memory_order_acquire), t->step))
         *code = SERRY_OK;
-    else if (atomic_load_explicit(own, memory_order_relaxed) & WORD_SEALED)
+    else if (atomic_load_explicit(t->own, memory_order_relaxed) & WORD_SEALED)
         *code = SERRY_ERR_EXCLUDED;
+    else if (t->revoked != NULL && atomic_load_explicit(t->revoked, memory_order_relaxed) != 0)
+        *code = SERRY_ERR_REVOKED;
     else if (wait_expired(limit))
         *code = SERRY_ERR_TIMEOUT;
     else
@@ -100,28 +101,35 @@ static int look(const _Atomic uint64_t *word, const _Atomic uint64_t *own, uint6
     return 1;
 }
 
-int wait_decided(_Atomic uint64_t *word, const _Atomic uint64_t *own, uint64_t step,
-                 const wait_plan *plan, wait_limit *limit)
+/* Set the asleep bit, look once more, sleep. A revocation that comes after the look takes the bit
+ * away, and the kernel does not let this rank sleep at a word that has changed. */
+static int sleep_once(const wait_target *t, wait_limit *limit, int *code)
+{
+    uint64_t seen = atomic_fetch_or_explicit(t->word, WORD_ASLEEP, memory_order_seq_cst);
+
+    if (look(t, limit, code))
+        return 1;
+    sleep_while(t->word, seen | WORD_ASLEEP, limit);
+    return look(t, limit, code);
+}
+
+int wait_decided(const wait_target *t, const wait_plan *plan, wait_limit *limit)
 {
     int code;
 
     for (uint32_t i = 1; i <= plan->pauses; i++) {
-        if (word_decided(atomic_load_explicit(word, memory_order_acquire), step))
+        if (word_decided(atomic_load_explicit(t->word, memory_order_acquire), t->step))
             return SERRY_OK;
-        if (i % PAUSES_PER_LOOK == 0 && look(word, own, step, limit, &code))
+        if (i % PAUSES_PER_LOOK == 0 && look(t, limit, &code))
             return code;
         cpu_relax();
     }
     for (uint32_t i = 0; i < plan->yields; i++) {
-        if (look(word, own, step, limit, &code))
+        if (look(t, limit, &code))
             return code;
         sched_yield();
     }
-    for (;;) {
-        if (look(word, own, step, limit, &code))
-            return code;
-        uint64_t seen = atomic_fetch_or_explicit(word, WORD_ASLEEP, memory_order_acquire);
-        if (!word_decided(seen, step))
-            sleep_while(word, seen | WORD_ASLEEP, limit);
-    }
+    while (!sleep_once(t, limit, &code))
+        ;
+    return code;
 }

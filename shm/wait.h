@@ -25,16 +25,23 @@ uint64_t wait_now_ns(void);
 /* Fix the deadline if it is not yet, and tell whether it has passed. */
 int wait_expired(wait_limit *limit);
 
+/* What is waited for, and what ends the waiting. */
+typedef struct wait_target {
+    _Atomic uint64_t *word;
+    uint64_t step;
+    const _Atomic uint64_t *own;     /* the waiting rank's own word: is it sealed? */
+    const _Atomic uint32_t *revoked; /* is it set? NULL: nothing to revoke */
+} wait_target;
+
 /**
- * Wait until `word` is decided for `step`.
+ * Wait until the word is decided for the step.
  *
- * @param own  The waiting rank's own word: when that is sealed, waiting is over.
  * @retval SERRY_OK            It is decided (and this wins over everything else).
- * @retval SERRY_ERR_EXCLUDED  `own` is sealed.
+ * @retval SERRY_ERR_EXCLUDED  The own word is sealed.
+ * @retval SERRY_ERR_REVOKED   The communicator is revoked.
  * @retval SERRY_ERR_TIMEOUT   The limit has passed.
  */
-int wait_decided(_Atomic uint64_t *word, const _Atomic uint64_t *own, uint64_t step,
-                 const wait_plan *plan, wait_limit *limit);
+int wait_decided(const wait_target *target, const wait_plan *plan, wait_limit *limit);
 
 /* Wake all who sleep on a word. A system call: only when word.h says that somebody may sleep. */
 void wait_wake(_Atomic uint64_t *word);

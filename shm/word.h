@@ -10,8 +10,8 @@
  *
  * - step moves from s-1 to s, by the owning rank alone, and only while the word is not sealed.
  * - sealed is set by anybody who has evidence, by fetch-or, and is never cleared.
- * - asleep is set by a rank before it sleeps on the word, and cleared by the step that wakes it. A
- *   sleeper that dies leaves it set: one needless system call, nothing else.
+ * - asleep is set by a rank before it sleeps on the word, and cleared by the step that wakes it, or
+ *   by a revocation. A sleeper that dies leaves it set: one needless system call, nothing else.
  *
  * So step s is decided for a rank as soon as its word has reached s (the rank takes part) or is
  * sealed below s (it does not), and nothing can change that afterwards. 62 bits do not wrap. */

@@ -160,6 +160,66 @@ int serry_dup(serry_comm *comm, serry_comm **copy)
     return rc == SERRY_OK ? divide(comm, 0, comm->rank, copy) : rc;
 }
 
+/* ---- when ranks fail -------------------------------------------------------------------------- */
+
+int serry_set_policy(serry_comm *comm, serry_policy policy)
+{
+    int rc = serry_comm_check(comm, "set_policy");
+
+    if (rc != SERRY_OK)
+        return rc;
+    if (policy != SERRY_REPORT && policy != SERRY_EXCLUDE && policy != SERRY_REVOKE) {
+        serry_error_begin(&comm->error, "set_policy", 0, comm->rank);
+        return serry_fail(&comm->error, SERRY_ERR_INVALID,
+                          "set_policy: %d is no policy; give SERRY_REPORT, SERRY_EXCLUDE or "
+                          "SERRY_REVOKE", (int)policy);
+    }
+    comm->backend->set_policy(comm->member, policy);
+    return SERRY_OK;
+}
+
+int serry_revoke(serry_comm *comm)
+{
+    int rc = serry_comm_check(comm, "revoke");
+
+    return rc == SERRY_OK ? comm->backend->revoke(comm->member, &comm->error) : rc;
+}
+
+int serry_agree(serry_comm *comm, serry_op op, uint64_t *value)
+{
+    int rc = serry_comm_check(comm, "agree");
+
+    if (rc != SERRY_OK)
+        return rc;
+    if (value == NULL || (op != SERRY_BAND && op != SERRY_BOR)) {
+        serry_error_begin(&comm->error, "agree", 0, comm->rank);
+        return serry_fail(&comm->error, SERRY_ERR_INVALID,
+                          "agree: %s; give SERRY_BAND or SERRY_BOR and a value",
+                          value == NULL ? "the value is NULL" : "that is no way to agree");
+    }
+    return comm->backend->agree(comm->member, op, value, comm->timeout_ms, &comm->error);
+}
+
+int serry_shrink(serry_comm *comm, serry_comm **rest)
+{
+    int rc = check_divide(comm, "shrink", 0, rest);
+    serry_member *member;
+
+    if (rc != SERRY_OK)
+        return rc;
+    serry_comm *made = comm_new(comm->backend, comm->timeout_ms, &comm->error);
+    if (made == NULL)
+        return comm->error.error;
+    rc = comm->backend->shrink(comm->member, comm->timeout_ms, &member, &comm->error);
+    if (rc != SERRY_OK) {
+        free(made);
+        return rc;
+    }
+    comm_adopt(made, member);
+    *rest = made;
+    return SERRY_OK;
+}
+
 /* ---- what it knows ---------------------------------------------------------------------------- */
 
 int serry_rank(const serry_comm *comm)
@@ -177,16 +237,37 @@ int serry_live(const serry_comm *comm)
     return comm == NULL ? -1 : comm->backend->live(comm->member);
 }
 
+/* May `ranks` be filled in? A const communicator has no record to write into: the thread's does. */
+static int check_set(const serry_comm *comm, const serry_rank_set *ranks, const char *operation)
+{
+    serry_error *error = serry_error_of_thread();
+
+    if (comm != NULL && ranks != NULL && comm->forks == serry_forks)
+        return SERRY_OK;
+    serry_error_begin(error, operation, 0, -1);
+    if (comm != NULL && ranks != NULL)
+        return serry_fail(error, SERRY_ERR_FORKED,
+                          "%s: this communicator belongs to the parent of this process", operation);
+    return serry_fail(error, SERRY_ERR_INVALID, "%s: %s is NULL", operation,
+                      comm == NULL ? "the communicator" : "the set of ranks");
+}
+
 int serry_participants(const serry_comm *comm, serry_rank_set *ranks)
 {
-    if (comm == NULL || ranks == NULL) {
-        serry_error *error = serry_error_of_thread();
-        serry_error_begin(error, "participants", 0, -1);
-        return serry_fail(error, SERRY_ERR_INVALID, "participants: %s is NULL",
-                          comm == NULL ? "the communicator" : "the set of ranks");
-    }
-    comm->backend->participants(comm->member, ranks);
-    return SERRY_OK;
+    int rc = check_set(comm, ranks, "participants");
+
+    if (rc == SERRY_OK)
+        comm->backend->participants(comm->member, ranks);
+    return rc;
+}
+
+int serry_get_failed(const serry_comm *comm, serry_rank_set *failed)
+{
+    int rc = check_set(comm, failed, "get_failed");
+
+    if (rc == SERRY_OK)
+        comm->backend->failed(comm->member, failed);
+    return rc;
 }
 
 int serry_set_timeout(serry_comm *comm, int timeout_ms)

@@ -1,4 +1,4 @@
-/* error.c - names, texts and scopes of errors; filling in error records. */
+/* error.c - what each error code means; filling in error records and putting them in words. */
 
 #include "record.h"
 
@@ -9,49 +9,66 @@
 
 /* ---- what a code means -------------------------------------------------------------------- */
 
+typedef struct code_row {
+    int code;
+    serry_scope scope;
+    serry_severity severity;
+    serry_error_class group;
+    const char *name, *text;
+} code_row;
+
+static const code_row k_codes[SERRY_ERROR_CODES + 1] = {
+#define SERRY_X(name, value, scope, severity, group, text)                                         \
+    {value, SERRY_SCOPE_##scope, SERRY_##severity, SERRY_CLASS_##group, "SERRY_" #name, text},
+    SERRY_ERROR_MAP(SERRY_X)
+#undef SERRY_X
+    /* every other code */
+    {0, SERRY_SCOPE_LOST, SERRY_FATAL, SERRY_CLASS_ANY, "unknown serry error",
+     "unknown serry error"},
+};
+
+size_t serry_error_row(int error)
+{
+    size_t row = 0;
+    while (row < SERRY_ERROR_CODES && k_codes[row].code != error)
+        row++;
+    return row;
+}
+
+static const code_row *row_of(int error)
+{
+    return &k_codes[serry_error_row(error)];
+}
+
 const char *serry_strerror(int error)
 {
-    switch (error) {
-    case SERRY_OK:
-        return "success";
-#define SERRY_X(name, value, scope, text)                                                          \
-    case value:                                                                                    \
-        return text;
-        SERRY_ERROR_MAP(SERRY_X)
-#undef SERRY_X
-    default:
-        return "unknown serry error";
-    }
+    return error == SERRY_OK ? "success" : row_of(error)->text;
 }
 
 const char *serry_error_name(int error)
 {
-    switch (error) {
-    case SERRY_OK:
-        return "SERRY_OK";
-#define SERRY_X(name, value, scope, text)                                                          \
-    case value:                                                                                    \
-        return "SERRY_" #name;
-        SERRY_ERROR_MAP(SERRY_X)
-#undef SERRY_X
-    default:
-        return "unknown serry error";
-    }
+    return error == SERRY_OK ? "SERRY_OK" : row_of(error)->name;
 }
 
 serry_scope serry_error_scope(int error)
 {
-    switch (error) {
-    case SERRY_OK:
-        return SERRY_SCOPE_CALL;
-#define SERRY_X(name, value, scope, text)                                                          \
-    case value:                                                                                    \
-        return SERRY_SCOPE_##scope;
-        SERRY_ERROR_MAP(SERRY_X)
-#undef SERRY_X
-    default:
-        return SERRY_SCOPE_LOST;
-    }
+    return error == SERRY_OK ? SERRY_SCOPE_CALL : row_of(error)->scope;
+}
+
+serry_severity serry_error_severity(int error)
+{
+    return error == SERRY_OK ? SERRY_WARNING : row_of(error)->severity;
+}
+
+serry_error_class serry_error_class_of(int error)
+{
+    return row_of(error)->group;
+}
+
+const char *serry_severity_name(serry_severity severity)
+{
+    static const char *const names[SERRY_SEVERITIES] = {"Warning", "Recoverable", "Fatal"};
+    return (unsigned)severity < SERRY_SEVERITIES ? names[severity] : "?";
 }
 
 /* ---- records ------------------------------------------------------------------------------ */
@@ -72,24 +89,36 @@ static void mark_cut(char *text, size_t size)
     memcpy(text + end, "...", sizeof("..."));
 }
 
+/* As vsnprintf, but a text that does not fit shows it. Returns the length it has, or would have. */
+static size_t write_cut(char *text, size_t size, const char *format, va_list list)
+{
+    int written = vsnprintf(text, size, format, list);
+    size_t length = written < 0 ? 0 : (size_t)written;
+    if (length >= size)
+        mark_cut(text, size);
+    else
+        text[length] = '\0';
+    return length;
+}
+
 /* The arguments may point into the record's old message, so the new one is made beside it. */
 static void write_message(serry_error *error, const char *suffix, const char *format, va_list list)
 {
     char text[sizeof(error->message)];
-    int written = vsnprintf(text, sizeof(text), format, list);
-    size_t length = written < 0 ? 0 : (size_t)written;
-    text[length < sizeof(text) ? length : sizeof(text) - 1] = '\0';
+    size_t length = write_cut(text, sizeof(text), format, list);
 
-    if (length < sizeof(text))
+    if (length < sizeof(text)) {
         length += (size_t)snprintf(text + length, sizeof(text) - length, "%s", suffix);
-    if (length >= sizeof(text))
-        mark_cut(text, sizeof(text));
+        if (length >= sizeof(text))
+            mark_cut(text, sizeof(text));
+    }
     memcpy(error->message, text, sizeof(text));
 }
 
 static void stamp(serry_error *error, int code, int system_error)
 {
     error->error = code;
+    error->severity = serry_error_severity(code);
     error->system_error = system_error;
     error->monotonic_ns = (uint64_t)clock_ns(CLOCK_MONOTONIC);
     error->wall_ns = clock_ns(CLOCK_REALTIME);
@@ -134,10 +163,85 @@ void serry_error_begin(serry_error *error, const char *operation, uint64_t opera
     error->peer = -1;
 }
 
+int serry_error_make(serry_error *error, int code, const char *operation, uint64_t operation_id,
+                     int rank, const char *format, ...)
+{
+    serry_error made; /* the arguments may point into the old record */
+    serry_error_begin(&made, operation, operation_id, rank);
+
+    va_list list;
+    va_start(list, format);
+    write_message(&made, "", format, list);
+    va_end(list);
+    stamp(&made, code, 0);
+    *error = made;
+    return code;
+}
+
 serry_error *serry_error_of_thread(void)
 {
     static _Thread_local serry_error record = {.operation = "none", .rank = -1, .peer = -1};
     return &record;
+}
+
+/* ---- context ------------------------------------------------------------------------------ */
+
+/* The pair of this key; "" finds a free one. NULL: there is none. */
+static const serry_context_pair *find_pair(const serry_error *error, const char *key)
+{
+    for (size_t i = 0; i < SERRY_CONTEXT_PAIRS; i++)
+        if (strcmp(error->context[i].key, key) == 0)
+            return &error->context[i];
+    return NULL;
+}
+
+int serry_error_context_set(serry_error *error, const char *key, const char *format, ...)
+{
+    size_t length = strlen(key);
+    if (length == 0 || length >= sizeof(error->context[0].key))
+        return SERRY_ERR_INVALID;
+    const serry_context_pair *found = find_pair(error, key);
+    if (found == NULL)
+        found = find_pair(error, "");
+    if (found == NULL)
+        return SERRY_ERR_NO_SPACE;
+
+    serry_context_pair pair; /* the arguments may point into the old value */
+    memcpy(pair.key, key, length + 1);
+    va_list list;
+    va_start(list, format);
+    write_cut(pair.value, sizeof(pair.value), format, list);
+    va_end(list);
+    error->context[found - error->context] = pair;
+    return SERRY_OK;
+}
+
+const char *serry_error_context_get(const serry_error *error, const char *key)
+{
+    const serry_context_pair *pair = *key == '\0' ? NULL : find_pair(error, key);
+    return pair == NULL ? NULL : pair->value;
+}
+
+/* ---- a record in one line ----------------------------------------------------------------- */
+
+char *serry_error_text(const serry_error *error, char *text, size_t size)
+{
+    time_t seconds = (time_t)(error->wall_ns / 1000000000);
+    int ms = (int)(error->wall_ns / 1000000 % 1000);
+    struct tm local = {0};
+    localtime_r(&seconds, &local);
+    char rank[16] = "N/A";
+    if (error->rank >= 0)
+        snprintf(rank, sizeof(rank), "%d", error->rank);
+
+    snprintf(text, size, "[%02d:%02d:%02d.%03d] %s (Rank: %s): %s - %s", local.tm_hour,
+             local.tm_min, local.tm_sec, ms, error->operation, rank,
+             serry_severity_name(serry_error_severity(error->error)),
+             error->message[0] != '\0' ? error->message : serry_strerror(error->error));
+    if (size > 0)
+        for (char *at = text; (at = strpbrk(at, "\r\n")) != NULL;)
+            *at = ' ';
+    return text;
 }
 
 /* ---- sets of ranks ------------------------------------------------------------------------ */

@@ -17,6 +17,9 @@ int serry_fail_errno(serry_error *error, int system_error, const char *format, .
 /* Empty a record and say whose it is. `operation` must be a string literal. */
 void serry_error_begin(serry_error *error, const char *operation, uint64_t operation_id, int rank);
 
+/* The place of a code in SERRY_ERROR_MAP; SERRY_ERROR_CODES for a code that it does not have. */
+size_t serry_error_row(int error);
+
 /* The record of this thread for calls without a communicator. Never NULL. */
 serry_error *serry_error_of_thread(void);
 

@@ -68,6 +68,24 @@ typedef struct serry_backend {
     int (*split)(serry_member *member, int colour, int key, int timeout_ms, serry_member **part,
                  serry_error *error);
 
+    /* What the next operations do when a member is missing; as serry_set_policy. */
+    void (*set_policy)(serry_member *member, serry_policy policy);
+
+    /* Members that are known, somewhere, to have failed or left. */
+    void (*failed)(const serry_member *member, serry_rank_set *failed);
+
+    /* End every operation of the group, on all members, with SERRY_ERR_REVOKED. */
+    int (*revoke)(serry_member *member, serry_error *error);
+
+    /* Collective among the living, also when revoked: combine 64 bits with SERRY_BAND or SERRY_BOR.
+     * Open after a timeout, like run. */
+    int (*agree)(serry_member *member, serry_op op, uint64_t *value, int timeout_ms,
+                 serry_error *error);
+
+    /* Collective among the living, also when revoked: a member of the group of those that live. Open
+     * after a timeout, like run. */
+    int (*shrink)(serry_member *member, int timeout_ms, serry_member **rest, serry_error *error);
+
     /* Zeroed, page-aligned memory that every rank of the job can reach; NULL on failure. */
     void *(*alloc)(serry_member *member, size_t bytes, serry_error *error);
 

@@ -107,6 +107,48 @@ int serry_dup(serry_comm *comm, serry_comm **copy);
 /* Timeout of each operation from now on, in milliseconds; < 0: none. 0 is SERRY_ERR_INVALID. */
 int serry_set_timeout(serry_comm *comm, int timeout_ms);
 
+/* ---- when ranks fail ------------------------------------------------------------------------
+ *
+ * A rank that is killed, crashes or leaves is found out by the others within a fraction of a
+ * millisecond. Every operation either completes on all survivors with one result, or on none, with
+ * their inputs intact; the policy says which. */
+
+/**
+ * What the operations of this communicator do when a rank is missing, from the next one on. Not
+ * collective, but all ranks must set the same policy at the same operation: it is compared with the
+ * call. Communicators made from this one start with it. SERRY_ERR_INVALID for an unknown policy.
+ */
+int serry_set_policy(serry_comm *comm, serry_policy policy);
+
+/* The ranks that are known to have failed or left by now; a later operation may not have met them
+ * yet. Local. */
+int serry_get_failed(const serry_comm *comm, serry_rank_set *failed);
+
+/**
+ * End every operation of this communicator on all ranks, those that wait now included, with
+ * SERRY_ERR_REVOKED; only agree, shrink, get_failed and finalize work on it from then on. Not
+ * collective: one rank is enough, and it is for ever. An operation that is being revoked may still
+ * complete on some ranks.
+ */
+int serry_revoke(serry_comm *comm);
+
+/**
+ * Agree on 64 bits among the survivors: op is SERRY_BAND or SERRY_BOR. Collective among the living
+ * ranks, works on a revoked communicator, and whoever dies meanwhile, all that return SERRY_OK have
+ * the same value.
+ *
+ * @param[in,out] value  This rank's bits; the combination of all.
+ * @retval SERRY_ERR_TIMEOUT  Stays open: the same call again goes on.
+ */
+int serry_agree(serry_comm *comm, serry_op op, uint64_t *value);
+
+/**
+ * A new communicator of the survivors, dense, in the old order. Collective among the living ranks,
+ * works on a revoked communicator; whoever dies meanwhile is left out, or found missing by the first
+ * operation of the new one.
+ */
+int serry_shrink(serry_comm *comm, serry_comm **rest);
+
 /* ---- memory in the arena ------------------------------------------------------------------ */
 
 /**

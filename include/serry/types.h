@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 #define SERRY_MAX_RANKS 256u          /* largest world size */
-#define SERRY_MAX_COUNT ((UINT64_C(1) << 36) - 1) /* largest element count of one call */
+#define SERRY_MAX_COUNT ((UINT64_C(1) << 34) - 1) /* largest element count of one call */
 
 /* A rank's membership in a group. One thread at a time may use it. */
 typedef struct serry_comm serry_comm;
@@ -59,6 +59,14 @@ typedef enum serry_kind_of_rank {
     SERRY_PROCESSES = 0, /* each rank is a process */
     SERRY_THREADS        /* each rank is a thread of one process */
 } serry_kind_of_rank;
+
+/* What an operation does in which a rank newly does not take part, because it has failed or left. All
+ * ranks of a communicator must have the same policy; it is compared with the call. */
+typedef enum serry_policy {
+    SERRY_REPORT = 0, /* SERRY_ERR_RANK_FAILED on all survivors, once; the next one goes on without */
+    SERRY_EXCLUDE,    /* goes on among the survivors without an error; see serry_participants() */
+    SERRY_REVOKE      /* revokes the communicator: SERRY_ERR_REVOKED from then on */
+} serry_policy;
 
 /* A set of ranks of one communicator. */
 typedef struct serry_rank_set {

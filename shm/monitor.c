@@ -1,0 +1,243 @@
+/* monitor.c - see monitor.h.
+ *
+ * Asleep, the thread watches the life locks of up to 126 other ranks with one FUTEX_WAITV, in the
+ * order of the ranks after its own; among more process ranks each is watched by the 126 before it.
+ * Now and then it also looks at all of them, and asks the process descriptors of some: the second
+ * witness, for deaths that the robust list has not told (after the OOM killer, for instance). Where
+ * the kernel has no FUTEX_WAITV it just looks more often. */
+#include "monitor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "extent.h"
+#include "group.h"
+#include "lifeline.h"
+#include "record.h"
+#include "slot.h"
+
+enum { WATCHED_MOST = 126, WITNESSED_MOST = 16 };
+enum { COMMAND_HOLD, COMMAND_WATCH, COMMAND_STOP };
+enum { HOLD_TRYING, HOLD_DONE, HOLD_FAILED };
+
+#define PERIOD_NS UINT64_C(500000000)    /* between two looks at everybody */
+#define PERIOD_UNWATCHED_NS UINT64_C(2000000) /* where somebody cannot be watched */
+
+struct shm_monitor {
+    shm_arena *arena;
+    int rank; /* whose life lock this thread holds; -1: nobody's */
+    pthread_t thread;
+    _Atomic uint32_t command; /* futex word; from other threads of the process */
+    _Atomic uint32_t hold;    /* futex word; from the thread itself */
+    serry_error error;        /* why it could not hold the lock; published by hold */
+    bool waitv;               /* the kernel has FUTEX_WAITV */
+    bool buried[SERRY_MAX_RANKS];
+    int witness[SERRY_MAX_RANKS]; /* process descriptors; -1: none yet, -2: cannot be had */
+};
+
+static void wake_word(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/* ---- burying ---------------------------------------------------------------------------------- */
+
+static void seal_in_group(shm_arena *arena, uint64_t offset, void *dead)
+{
+    group_seal_slot(arena, offset, *(const int *)dead);
+}
+
+/* False: some group could not be reached just now. */
+static bool bury(shm_arena *arena, int dead)
+{
+    if (!slot_bury(&arena->slots[dead]))
+        return true;
+    group_seal_slot(arena, arena->header->world_offset, dead);
+    return extent_each_group(arena, seal_in_group, &dead);
+}
+
+void monitor_bury(shm_arena *arena, int dead)
+{
+    bury(arena, dead);
+}
+
+/* ---- evidence --------------------------------------------------------------------------------- */
+
+static int open_witness(const shm_arena *arena, int rank)
+{
+    const arena_slot *slot = &arena->slots[rank];
+
+    if (arena->kind == SERRY_THREADS || slot->pid_namespace != slot_pid_namespace())
+        return -2;
+    int fd = (int)syscall(SYS_pidfd_open, slot->pid, 0);
+    if (fd < 0)
+        return -2;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (slot_start_ticks(slot->pid) == slot->start_ticks)
+        return fd;
+    close(fd); /* another process has its number: the lock has told, or will */
+    return -2;
+}
+
+/* Has the process of this rank ended, as its descriptor says? Stays false where there is none. */
+static bool witness_says_gone(shm_monitor *m, int rank)
+{
+    if (m->witness[rank] == -1)
+        m->witness[rank] = open_witness(m->arena, rank);
+    struct pollfd end = {m->witness[rank], POLLIN, 0};
+    return m->witness[rank] >= 0 && poll(&end, 1, 0) == 1;
+}
+
+static bool is_mine(const shm_monitor *m, int rank)
+{
+    return rank == m->rank;
+}
+
+/* ---- one round -------------------------------------------------------------------------------- */
+
+typedef struct round {
+    struct futex_waitv watched[WATCHED_MOST + 1]; /* the last one: the command */
+    unsigned count;
+    bool unwatched; /* somebody lives who is not among them */
+} round_plan;
+
+static void watch_word(round_plan *plan, const void *word, uint32_t value)
+{
+    plan->watched[plan->count++] =
+        (struct futex_waitv){.val = value, .uaddr = (uintptr_t)word, .flags = FUTEX_32};
+}
+
+/* Look at everybody, bury who is gone, and find out whom to watch until the next round. */
+static void look_round(shm_monitor *m, round_plan *plan)
+{
+    int size = (int)m->arena->header->ranks, witnessed = 0;
+
+    for (int i = 1; i <= size; i++) {
+        int rank = (m->rank + i + size) % size;
+        arena_slot *slot = &m->arena->slots[rank];
+        uint32_t *word, value;
+        if (is_mine(m, rank) || m->buried[rank] || slot_has_left(slot))
+            continue;
+        bool gone = slot_is_dead(slot) || lifeline_look(&slot->life) == LIFE_ENDED ||
+                    (witnessed++ < WITNESSED_MOST && witness_says_gone(m, rank));
+        if (gone) {
+            lifeline_pass_on(&slot->life);
+            m->buried[rank] = bury(m->arena, rank);
+            plan->unwatched |= !m->buried[rank];
+        } else if (plan->count < WATCHED_MOST && m->waitv &&
+                   lifeline_watch(&slot->life, &word, &value)) {
+            watch_word(plan, word, value);
+        } else {
+            plan->unwatched |= !m->waitv || m->arena->kind == SERRY_THREADS;
+        }
+    }
+}
+
+static void sleep_until_something(shm_monitor *m, round_plan *plan, uint32_t command)
+{
+    uint64_t period = plan->unwatched ? PERIOD_UNWATCHED_NS : PERIOD_NS;
+    uint64_t until = wait_now_ns() + period;
+    struct timespec at = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
+
+    watch_word(plan, &m->command, command);
+    if (m->waitv && syscall(SYS_futex_waitv, plan->watched, plan->count, 0, &at,
+                            CLOCK_MONOTONIC) < 0 && errno == ENOSYS)
+        m->waitv = false;
+    if (!m->waitv)
+        syscall(SYS_futex, &m->command, FUTEX_WAIT_BITSET, command, &at, NULL,
+                FUTEX_BITSET_MATCH_ANY);
+}
+
+static void *monitor_main(void *argument)
+{
+    shm_monitor *m = argument;
+    pthread_mutex_t *own = m->rank >= 0 ? &m->arena->slots[m->rank].life : NULL;
+    int rc = own == NULL ? SERRY_OK : lifeline_hold(own, &m->error);
+
+    atomic_store_explicit(&m->hold, rc == SERRY_OK ? HOLD_DONE : HOLD_FAILED, memory_order_release);
+    wake_word(&m->hold);
+    for (;;) {
+        uint32_t command = atomic_load_explicit(&m->command, memory_order_acquire);
+        round_plan plan = {.count = 0};
+        if (command == COMMAND_STOP || rc != SERRY_OK)
+            break;
+        if (command == COMMAND_WATCH)
+            look_round(m, &plan);
+        sleep_until_something(m, &plan, command);
+    }
+    if (own != NULL && rc == SERRY_OK)
+        lifeline_let_go(own);
+    return NULL;
+}
+
+/* ---- from other threads ----------------------------------------------------------------------- */
+
+static int start_thread(shm_monitor *m)
+{
+    sigset_t all, before;
+
+    sigfillset(&all); /* the program's signals are for its own threads */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&m->thread, NULL, monitor_main, m);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+shm_monitor *monitor_start(shm_arena *arena, int rank, serry_error *error)
+{
+    shm_monitor *m = calloc(1, sizeof(*m));
+
+    if (m == NULL) {
+        serry_fail(error, SERRY_ERR_NO_SPACE, "out of memory for the monitor of the ranks");
+        return NULL;
+    }
+    m->arena = arena;
+    m->rank = rank;
+    m->waitv = lifeline_works();
+    for (int r = 0; r < (int)SERRY_MAX_RANKS; r++)
+        m->witness[r] = -1;
+    int rc = start_thread(m);
+    if (rc != 0) {
+        serry_fail_errno(error, rc, "cannot start the thread that watches the other ranks");
+        free(m);
+        return NULL;
+    }
+    while (atomic_load_explicit(&m->hold, memory_order_acquire) == HOLD_TRYING)
+        syscall(SYS_futex, &m->hold, FUTEX_WAIT, HOLD_TRYING, NULL, NULL, 0);
+    if (atomic_load_explicit(&m->hold, memory_order_relaxed) == HOLD_FAILED) {
+        *error = m->error;
+        monitor_stop(m);
+        return NULL;
+    }
+    return m;
+}
+
+static void command(shm_monitor *m, uint32_t value)
+{
+    atomic_store_explicit(&m->command, value, memory_order_release);
+    wake_word(&m->command);
+}
+
+void monitor_watch(shm_monitor *m)
+{
+    if (atomic_load_explicit(&m->command, memory_order_relaxed) == COMMAND_HOLD)
+        command(m, COMMAND_WATCH);
+}
+
+void monitor_stop(shm_monitor *m)
+{
+    command(m, COMMAND_STOP);
+    pthread_join(m->thread, NULL);
+    for (int r = 0; r < (int)SERRY_MAX_RANKS; r++)
+        if (m->witness[r] >= 0)
+            close(m->witness[r]);
+    free(m);
+}

@@ -1,0 +1,27 @@
+/* monitor.h - from evidence of death to seals: one thread a process, asleep until a rank dies.
+ *
+ * Among process ranks the same thread holds this rank's life lock: a thread of its own, which holds
+ * nothing else, so that nothing the program does with locks or threads can cut it. Thread ranks hold
+ * theirs themselves. */
+#ifndef SHM_MONITOR_H
+#define SHM_MONITOR_H
+
+#include "arena.h"
+
+typedef struct shm_monitor shm_monitor;
+
+/* Start the thread. With `rank` >= 0 it takes that rank's life lock, which has been made, and returns
+ * when it holds it. Watches nobody yet. */
+shm_monitor *monitor_start(shm_arena *arena, int rank, serry_error *error);
+
+/* All ranks are there: watch them. Repeating it changes nothing. */
+void monitor_watch(shm_monitor *monitor);
+
+/* End the thread; it lets go of the life lock, which the slot's state must have announced. */
+void monitor_stop(shm_monitor *monitor);
+
+/* Rank `dead` of the job is gone, on evidence: freeze its words in every group, and wake who sleeps
+ * on them. Any rank may do it, any number of times. */
+void monitor_bury(shm_arena *arena, int dead);
+
+#endif

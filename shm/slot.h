@@ -1,0 +1,36 @@
+/* slot.h - a rank's place in the arena: who it is, and whether it lives.
+ *
+ *   FREE --> ALIVE --> LEFT      moved by the rank itself: it has joined, it has left
+ *              +-----> DEAD      moved by whoever has evidence
+ *
+ * DEAD is never left: a rank that was buried by mistake finds its words sealed. */
+#ifndef SHM_SLOT_H
+#define SHM_SLOT_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "layout.h"
+
+/* The calling thread's rank signs in: who it is, what cores it may use, and ALIVE. */
+void slot_sign_in(arena_slot *slot);
+
+/* The rank leaves in order: its end from now on is no failure. */
+void slot_leave(arena_slot *slot);
+
+/* On evidence. False: there is nobody to bury, the slot is free or its rank has left in order. */
+bool slot_bury(arena_slot *slot);
+
+bool slot_has_left(const arena_slot *slot);
+
+/* Somebody, perhaps the rank itself, has found it to be gone. */
+bool slot_is_dead(const arena_slot *slot);
+
+/* When a process began, in clock ticks since boot: with its number, tells it from a later one. 0
+ * where it cannot be read. */
+uint64_t slot_start_ticks(uint32_t pid);
+
+/* Numbers of processes mean something in one namespace only; this tells which. 0: not to be read. */
+uint64_t slot_pid_namespace(void);
+
+#endif
