@@ -142,7 +142,7 @@ run_step() { # ROUND STEP
 
 # ---- progress ------------------------------------------------------------------------------------
 
-round_seconds=0 # of the longest round so far
+round_seconds=0 # of a round, on average so far
 say_progress() { # ROUND WHAT: on a terminal in place, elsewhere once a round
     local left=$((seconds - SECONDS)) rounds='?'
     if [ $round_seconds -gt 0 ]; then
@@ -178,9 +178,23 @@ conditions() {
     [ -z "$crowded" ] || echo "# OVERSUBSCRIBED, more ranks than cores:$crowded"
 }
 
+# Seconds that all processors have worked since the machine started.
+busy_seconds() {
+    awk -v tick="$(getconf CLK_TCK)" '$1 == "cpu" { print ($2 + $3 + $4 + $7 + $8) / tick }' /proc/stat
+}
+
+# Percent of the processors' time that went to other programs: they disturb the measurement.
+# Reads the output of `times`, which tells only the shell that runs it.
+disturbance() { # BUSY_SECONDS_BEFORE
+    awk -v busy="$(busy_seconds)" -v before="$1" -v total="$((SECONDS * $(nproc --all)))" '
+        { for (i = 1; i <= 2; i++) { split($i, part, /[ms]/); own += part[1] * 60 + part[2] } }
+        END { others = busy - before - own; printf "%.0f", (others > 0 ? others / total * 100 : 0) }'
+}
+
 # ---- the run -------------------------------------------------------------------------------------
 
 plan
+busy_before=$(busy_seconds)
 conditions >"$out/conditions.txt"
 cat "$out/conditions.txt"
 {
@@ -196,6 +210,7 @@ if ! timeout --foreground -k 5 100 "$build/bench/bench_cost" >>"$out/cost.csv" 2
 fi
 
 round=0
+rounds_began=$SECONDS
 while [ $round -eq 0 ] || [ $((SECONDS + round_seconds)) -le "$seconds" ]; do
     round=$((round + 1))
     round_began=$SECONDS
@@ -205,13 +220,15 @@ while [ $round -eq 0 ] || [ $((SECONDS + round_seconds)) -le "$seconds" ]; do
         say_progress $round "${step% *} ranks"
         run_step $round "$step"
     done
-    [ $((SECONDS - round_began)) -le $round_seconds ] || round_seconds=$((SECONDS - round_began))
+    round_seconds=$(((SECONDS - rounds_began) / round))
 done
 [ ! -t 2 ] || printf '\r\033[K' >&2
 
+times >"$piece"
+disturbed=$(disturbance "$busy_before" <"$piece")
 {
     cat "$out/conditions.txt"
-    echo "# rounds: $round, in $SECONDS s"
+    echo "# rounds: $round, in $SECONDS s; other programs worked for $disturbed % of the processors' time"
     for note in ${notes[@]+"${notes[@]}"}; do
         echo "# note: $note"
     done

@@ -3,5 +3,7 @@
  * list of the same names. */
 #pragma GCC visibility push(default)
 #include <serry/backend.h>
+#include <serry/recovery.h>
 #include <serry/serry.h>
+#include <serry/timeout.h>
 #pragma GCC visibility pop

@@ -186,11 +186,14 @@ static int shm_shrink(serry_member *member, int timeout_ms, serry_member **rest,
 static void *shm_alloc(serry_member *member, size_t bytes, serry_error *error)
 {
     shm_member *m = own(member);
+    serry_error failed;
     uint64_t offset;
 
-    serry_error_begin(error, "alloc", 0, m->group.rank);
-    if (extent_take(m->group.arena, slot_of(m), bytes, true, &offset, error) != SERRY_OK)
+    serry_error_begin(&failed, "alloc", 0, m->group.rank);
+    if (extent_take(m->group.arena, slot_of(m), bytes, true, &offset, &failed) != SERRY_OK) {
+        *error = failed;
         return NULL;
+    }
     void *memory = m->group.arena->base + offset;
     bytes = bytes == 0 ? 1 : bytes; /* as any shared memory of a program: */
     madvise(memory, bytes, MADV_DOFORK);

@@ -93,6 +93,7 @@ struct shm_member {
         uint16_t member[SERRY_MAX_RANKS];          /* its members' ranks here, in its order */
         uint64_t offset;                           /* of the part's group in the arena */
         int code;                                  /* why there is none; SERRY_OK: there is */
+        serry_error error;                         /* of this rank's own part in that */
     } split; /* see split.c */
 };
 

@@ -59,9 +59,10 @@ static void find_part(shm_member *m)
             m->split.rank = i;
 }
 
-static int make_group(shm_member *m, serry_error *error)
+static int make_group(shm_member *m)
 {
     shm_arena *arena = m->group.arena;
+    serry_error *error = &m->split.error;
     uint16_t slot[SERRY_MAX_RANKS];
     uint64_t unused;
     int rc = extent_take(arena, EXTENT_OF_GROUP, group_bytes(m->split.size), false,
@@ -100,15 +101,15 @@ static void start_over(shm_member *m)
 {
     m->split.phase = PHASE_COLOURS;
     m->split.code = SERRY_OK;
+    serry_error_begin(&m->split.error, "split", m->operations + 1, m->group.rank);
     m->split.size = 0;
     m->split.rank = -1;
     m->split.own[0] = (uint64_t)(int64_t)m->split.colour;
     m->split.own[1] = (uint64_t)(int64_t)m->split.key;
 }
 
-/* What follows when the exchange of a phase has ended well. The records of errors that do not end
- * the split at once are kept in `error`, which only the last phase returns. */
-static void advance(shm_member *m, serry_error *error)
+/* What follows when the exchange of a phase has ended well. */
+static void advance(shm_member *m)
 {
     uint64_t *own = m->split.own;
 
@@ -118,7 +119,7 @@ static void advance(shm_member *m, serry_error *error)
         m->split.alive_count = m->alive_count;
         own[0] = own[1] = 0;
         if (is_first(m)) {
-            own[1] = (uint64_t)(int64_t)make_group(m, error);
+            own[1] = (uint64_t)(int64_t)make_group(m);
             own[0] = m->split.offset;
         }
         break;
@@ -129,7 +130,7 @@ static void advance(shm_member *m, serry_error *error)
         m->split.code = (int)(int64_t)m->split.all[2 * m->split.member[0] + 1];
         if (m->split.code == SERRY_OK)
             m->split.code = group_settle(m->group.arena, m->split.offset, m->split.size,
-                                         m->split.rank, error);
+                                         m->split.rank, &m->split.error);
         own[0] = (uint64_t)(int64_t)m->split.code;
         own[1] = is_first(m) ? own[1] : 0;
         break;
@@ -145,18 +146,21 @@ static int finish(shm_member *m, shm_member **part, serry_error *error)
         return SERRY_OK;
     if (m->split.code == SERRY_OK) {
         *part = member_new(m->group.arena, m->split.offset, m->split.size, m->split.rank, m->plan,
-                           error);
+                           &m->split.error);
         if (*part != NULL && m->control != NULL)
             (*part)->policy = m->policy;
-        return *part == NULL ? error->error : SERRY_OK;
+        if (*part != NULL)
+            return SERRY_OK;
+        m->split.code = m->split.error.error;
+    } else {
+        unmake_group(m);
     }
-    unmake_group(m);
-    if (error->error == m->split.code)
-        return m->split.code;
-    serry_error_begin(error, "split", m->operations, m->group.rank);
-    return serry_fail(error, m->split.code,
-                      "another rank of the new communicator could not get memory for it; give the "
-                      "arena more with SERRY_POOL (or pool_bytes)");
+    if (m->split.error.error == SERRY_OK)
+        serry_fail(&m->split.error, m->split.code,
+                   "another rank of the new communicator could not get memory for it; give the "
+                   "arena more with SERRY_POOL (or pool_bytes)");
+    *error = m->split.error;
+    return m->split.code;
 }
 
 int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error *error)
@@ -187,7 +191,7 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
             unmake_group(m);
             start_over(m);
         } else {
-            advance(m, error);
+            advance(m);
         }
     }
     int rc = finish(m, part, error);

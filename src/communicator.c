@@ -52,6 +52,7 @@ static serry_comm *comm_new(const serry_backend *backend, int timeout_ms, serry_
     serry_comm *comm = calloc(1, sizeof(*comm));
 
     if (comm == NULL) {
+        serry_error_begin(error, "init", 0, -1);
         serry_fail(error, SERRY_ERR_NO_SPACE, "out of memory for a communicator");
         return NULL;
     }

@@ -57,8 +57,8 @@ static void put(table *t, uint64_t operation_id, serry_token *token)
     t->used++;
 }
 
-/* Move all that still runs to a new table with room for one more and its double, and forget what
- * has expired. False: no memory, and nothing has changed but for that. */
+/* Move all that still runs to a table that it fills to a quarter, with one more, and forget what has
+ * expired. False: no memory, and the table is as before. */
 static bool rebuild(table *t)
 {
     size_t running = 0;

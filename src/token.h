@@ -30,7 +30,7 @@ struct serry_token {
                                      word: who sleeps on it counts itself in `sleepers` before */
     _Atomic uint32_t sleepers;
     _Atomic uint32_t references;
-    pthread_mutex_t lock;         /* of the list below; held while watches are called, so that
+    pthread_mutex_t lock; /* of the list below; held while watches are called, so that
                                      unwatching waits for them */
     serry_watch *watches;
 };

@@ -213,7 +213,8 @@ static void body_incomplete(test_rank *self)
     int result = test_init(self, 2 * SHORT_MS, &comm);
     const serry_error *record = serry_last_error(NULL);
     CHECK(self, comm == NULL);
-    CHECK(self, test_now() - start >= 1e-3 * (2 * SHORT_MS - 1));
+    if (self->rank == 0 || missing[0] == 0) /* the others are told by rank 0, which may have come first */
+        CHECK(self, test_now() - start >= 1e-3 * (2 * SHORT_MS - 1));
     if (!test_expect(self, SERRY_ERR_TIMEOUT, result, NULL, "serry_init"))
         return;
     CHECK(self, strcmp(record->operation, "init") == 0 && record->rank == self->rank);

@@ -294,7 +294,7 @@ static void counts_have_a_limit(void **state)
     call.count = SERRY_MAX_COUNT;
     expect_ok(&call, 0);
     call.count++;
-    expect_invalid(&call, 0, "68719476736", "68719476735 elements");
+    expect_invalid(&call, 0, "17179869184", "17179869183 elements");
     call.count = (size_t)-1;
     expect_invalid(&call, 0, "18446744073709551615", "negative");
 }
@@ -367,7 +367,7 @@ static void the_largest_values_keep_to_their_bits(void **state)
                           .op = 4095,
                           .root = 255,
                           .count = SERRY_MAX_COUNT};
-    assert_true(serry_call_signature(&largest) == UINT64_MAX);
+    assert_true(serry_call_signature(&largest) == UINT64_MAX >> 2);
     serry_call one = largest;
     one.count = 0;
     assert_true(serry_call_signature(&one) == (UINT64_C(1) << 28) - 1);
@@ -386,7 +386,7 @@ static void signatures_in_words(void **state)
         {{.kind = SERRY_KIND_REDUCE, .dtype = SERRY_BF16, .op = SERRY_AVG, .root = 255},
          "reduce(count=0, bf16, avg, root 255)"},
         {{.kind = SERRY_KIND_ALLTOALL, .dtype = SERRY_I64, .count = SERRY_MAX_COUNT},
-         "alltoall(count=68719476735, i64)"},
+         "alltoall(count=17179869183, i64)"},
         {{.kind = SERRY_KIND_BARRIER}, "barrier()"},
         {{.kind = SERRY_KIND_SPLIT, .count = 2}, "split()"},
         {{.kind = SERRY_KIND_ALLREDUCE, .dtype = (serry_dtype)15, .op = 4095, .count = 1},

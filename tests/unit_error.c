@@ -29,7 +29,8 @@ static void every_code_has_text_name_and_scope(void **state)
         const char *name, *text;
         serry_scope scope;
     } cases[] = {{SERRY_OK, "SERRY_OK", "success", SERRY_SCOPE_CALL},
-#define SERRY_X(name, value, scope, text) {value, "SERRY_" #name, text, SERRY_SCOPE_##scope},
+#define SERRY_X(name, value, scope, severity, group, text)                                         \
+    {value, "SERRY_" #name, text, SERRY_SCOPE_##scope},
                  SERRY_ERROR_MAP(SERRY_X)
 #undef SERRY_X
     };

@@ -62,8 +62,9 @@ const char *serry_kind_name(serry_kind kind);
  */
 int serry_call_check(const serry_call *call, int rank, int size, serry_error *error);
 
-/* All that must be equal on all ranks, in one number: count (36 bits), reduction (12), root (8),
- * type (4), kind (4). Two checked calls agree if and only if their signatures are equal. */
+/* All that must be equal on all ranks, in one number: count (34 bits), reduction (12), root (8),
+ * type (4), kind (4). Two checked calls agree if and only if their signatures are equal. The two bits
+ * on top are 0, and the backend's to use. */
 uint64_t serry_call_signature(const serry_call *call);
 
 /* Writes "allreduce(count=10, f32, sum)" for a signature, cut to `size` bytes with the final 0. */

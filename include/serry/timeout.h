@@ -94,7 +94,7 @@ void serry_timeouts_cancel_all(serry_timeouts *timeouts);
  * Give an operation more time: `additional_ms` more than what is left. Waits that have begun see it.
  * Time is never taken away: <= 0 adds nothing.
  *
- * @return What is left then, as serry_timeouts_remaining. 0: nothing was extended.
+ * @return What is left then, as serry_timeouts_remaining; 0 where there was nothing to extend.
  */
 int64_t serry_timeouts_extend(serry_timeouts *timeouts, uint64_t operation_id, int additional_ms);
 
