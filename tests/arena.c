@@ -58,7 +58,8 @@ static void body_allocate(test_rank *self)
         for (int i = 0; i < SIZES; i++)
             if (!is_filled(memory[i], k_sizes[i], 16 * (i + 1) + self->rank))
                 test_failed(self, "the memory of %zu bytes was changed by others", k_sizes[i]);
-        EXPECT_OK(self, serry_allreduce(memory[7], memory[6], MIB, SERRY_U8, SERRY_SUM, self->comm));
+        EXPECT_OK(self,
+                  serry_allreduce(memory[7], memory[6], MIB, SERRY_U8, SERRY_SUM, self->comm));
         for (int r = 0; r < self->size; r++)
             sum = (uint8_t)(sum + 16 * 8 + r);
         CHECK(self, is_filled(memory[6], MIB, sum));
@@ -169,8 +170,14 @@ static void body_foreign(test_rank *self)
     if (mine == NULL || other == NULL)
         return;
     memset(mine, 7, 10 * PAGE);
-    void *foreign[] = {stack, heap, mine + 1, mine + PAGE, mine + 10 * PAGE - 1, &self,
-                       (void *)(uintptr_t)4096, (void *)(uintptr_t)SERRY_IN_PLACE};
+    void *foreign[] = {stack,
+                       heap,
+                       mine + 1,
+                       mine + PAGE,
+                       mine + 10 * PAGE - 1,
+                       &self,
+                       (void *)(uintptr_t)4096,
+                       (void *)(uintptr_t)SERRY_IN_PLACE};
     for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++)
         serry_free(self->comm, foreign[i]);
     serry_free(self->comm, other);
@@ -235,7 +242,7 @@ static bool small_shm(const char *size)
 
 #define NOT_PERMITTED 77
 
-/* Run the body on four process ranks with such a /dev/shm; skips the test where that is forbidden. */
+/* Run the body on four process ranks with such a /dev/shm; skips where that is forbidden. */
 static void run_with_shm(const char *size, const char *memory, test_body body)
 {
     int status = -1;
@@ -243,8 +250,8 @@ static void run_with_shm(const char *size, const char *memory, test_body body)
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
-        test_options options = {.kind = SERRY_PROCESSES, .size = 4, .body_joins = true,
-                                .timeout_ms = 30000};
+        test_options options = {
+            .kind = SERRY_PROCESSES, .size = 4, .body_joins = true, .timeout_ms = 30000};
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (!small_shm(size))
             _exit(NOT_PERMITTED);
@@ -270,11 +277,11 @@ static void use(test_rank *self, serry_comm *comm)
     size_t wrong = 0;
     for (uint32_t i = 0; i < COUNT; i++)
         send[i] = i + (uint32_t)self->rank;
-    test_expect(self, SERRY_OK, serry_allreduce(send, recv, COUNT, SERRY_U32, SERRY_SUM, comm), comm,
-                "allreduce");
+    test_expect(self, SERRY_OK, serry_allreduce(send, recv, COUNT, SERRY_U32, SERRY_SUM, comm),
+                comm, "allreduce");
     for (uint32_t i = 0; i < COUNT; i++)
-        wrong += recv[i] != (uint32_t)self->size * i +
-                                (uint32_t)(self->size * (self->size - 1) / 2);
+        wrong +=
+            recv[i] != (uint32_t)self->size * i + (uint32_t)(self->size * (self->size - 1) / 2);
     CHECK(self, wrong == 0);
     free(send);
     free(recv);

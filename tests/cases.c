@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define GUARD 64u  /* bytes before and after what is received */
+#define GUARD 64u   /* bytes before and after what is received */
 #define MARGIN 256u /* bytes of a buffer beyond the largest case: guards and alignment */
 
 /* ---- datasets and groups -------------------------------------------------------------------- */
@@ -41,8 +41,8 @@ void dataset_prepare(test_rank *self, dataset *data)
     const void *source[SERRY_MAX_RANKS];
     size_t element = reference_size(data->dtype);
     size_t part = data->length / (size_t)self->size + 1;
-    size_t first = part * (size_t)self->rank < data->length ? part * (size_t)self->rank
-                                                            : data->length;
+    size_t first =
+        part * (size_t)self->rank < data->length ? part * (size_t)self->rank : data->length;
     size_t count = data->length - first < part ? data->length - first : part;
 
     test_meet(self); /* nobody uses the old one any more */
@@ -58,7 +58,9 @@ void dataset_prepare(test_rank *self, dataset *data)
 
 void group_world(test_rank *self, const dataset *data, group *world)
 {
-    *world = (group){.comm = self->comm, .rank = self->rank, .size = self->size,
+    *world = (group){.comm = self->comm,
+                     .rank = self->rank,
+                     .size = self->size,
                      .combined = dataset_combined(data)};
     for (int r = 0; r < self->size; r++)
         world->member[r] = r;
@@ -232,8 +234,8 @@ static plan plan_of(const buffers *b, const group *g, const dataset *data, const
         p.recv_count = p.send_count;
     p.shift = c->turn * 37u % CASE_SHIFTS;
     choose_buffers(&p, b, g, c, element);
-    p.call = (serry_call){c->kind, data->dtype, shape->reduces ? data->op : SERRY_SUM, c->root,
-                          c->count, NULL, NULL};
+    p.call = (serry_call){
+        c->kind, data->dtype, shape->reduces ? data->op : SERRY_SUM, c->root, c->count, NULL, NULL};
     choose_arguments(&p, g, c, element);
     if (c->kind == SERRY_KIND_BROADCAST)
         p.send = p.recv;
@@ -247,10 +249,10 @@ static void complain(test_rank *self, const group *g, const dataset *data, const
 {
     static const char *const k_memory[] = {"private", "arena", "mixed", "arena send", "arena recv"};
     static const char *const k_place[] = {"apart", "in place", "odd ranks in place"};
-    test_failed(self, "%s: %s(count=%zu, %s, %s, root %d) rank %d of %d, memory %s, %s, turn %u: %s",
-                what, serry_kind_name(c->kind), c->count, serry_dtype_name(data->dtype),
-                serry_op_name(data->op), c->root, g->rank, g->size, k_memory[c->memory],
-                k_place[c->place], c->turn, detail);
+    test_failed(
+        self, "%s: %s(count=%zu, %s, %s, root %d) rank %d of %d, memory %s, %s, turn %u: %s", what,
+        serry_kind_name(c->kind), c->count, serry_dtype_name(data->dtype), serry_op_name(data->op),
+        c->root, g->rank, g->size, k_memory[c->memory], k_place[c->place], c->turn, detail);
 }
 
 /* Compare `count` elements at element `at` of a buffer with what is wanted. */
@@ -295,13 +297,12 @@ static void compare_result(test_rank *self, const group *g, const dataset *data,
 {
     size_t own = (size_t)g->rank * c->count;
     bool nan_is_nan = data->op < SERRY_OP_USER;
-    const unsigned char *combined =
-        g->combined + p->shift * reference_size(data->dtype);
+    const unsigned char *combined = g->combined + p->shift * reference_size(data->dtype);
 
     switch (c->kind) {
     case SERRY_KIND_BROADCAST:
-        compare(self, g, data, c, "result", p->recv, 0, input(g, data, c->root, p->shift),
-                c->count, false);
+        compare(self, g, data, c, "result", p->recv, 0, input(g, data, c->root, p->shift), c->count,
+                false);
         break;
     case SERRY_KIND_REDUCE:
     case SERRY_KIND_ALLREDUCE:

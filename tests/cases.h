@@ -9,7 +9,7 @@
 #define CASE_SHIFTS 512u /* calls start reading at this many different places of a dataset */
 
 /* Inputs of all ranks and their combination, in memory that all ranks of the run share. Reductions
- * go element by element, so every stretch of `combined` is the result for that stretch of inputs. */
+ * go element by element: every stretch of `combined` is the result for that stretch of inputs. */
 typedef struct dataset {
     serry_dtype dtype;
     serry_op op;

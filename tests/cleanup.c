@@ -1,7 +1,7 @@
 /* cleanup.c - nothing in /dev/shm and no process stays behind, whatever ends.
  *
- * Fault:  normal end; end without finalize; SIGKILL of one rank in the middle of a collective, of all
- *         ranks, of the launcher, and of ranks at random moments while they join.
+ * Fault:  normal end; end without finalize; SIGKILL of one rank in the middle of a collective, of
+ *         all ranks, of the launcher, and of ranks at random moments while they join.
  * Expect: survivors end with an error that names the dead; afterwards /dev/shm lists what it listed
  *         before, and no process is left.
  * Limits: only the watchdog bounds time here.
@@ -160,6 +160,7 @@ static bool names_victim(const serry_error *record, int victim)
 
 typedef struct killing {
     work work;
+    bool all; /* every rank is a victim: those that see another one die wait for their turn */
     _Atomic unsigned *rounds;
 } killing;
 
@@ -167,6 +168,8 @@ static void body_until_it_fails(test_rank *self)
 {
     const killing *k = self->argument;
     sum_until_it_fails(self->comm, &k->work, k->rounds);
+    while (k->all)
+        pause();
     const serry_error *record = serry_last_error(self->comm);
     if (!names_victim(record, VICTIM))
         test_failed(self, "%s: the record does not name rank %d: %s",
@@ -197,7 +200,7 @@ static void test_end_without_finalize(void **state)
 /* Kill one rank, or all, once they are at work, at a random moment. */
 static void kill_at_work(const work *w, bool all, uint64_t number)
 {
-    killing k = {*w, test_shared(sizeof(unsigned))};
+    killing k = {*w, all, test_shared(sizeof(unsigned))};
     test_options options = {.kind = SERRY_PROCESSES, .size = 4, .timeout_ms = 2000};
     test_run *run = test_start(&options, body_until_it_fails, &k);
     while (atomic_load(k.rounds) < 40)
@@ -368,7 +371,8 @@ static void check_launched(int status, int code)
 {
     int left = waitpid(-1, NULL, WNOHANG);
     if (!WIFEXITED(status) || WEXITSTATUS(status) != code)
-        fail_msg("the launcher ended with wait status %#x, not exit code %d", (unsigned)status, code);
+        fail_msg("the launcher ended with wait status %#x, not exit code %d", (unsigned)status,
+                 code);
     if (left >= 0)
         fail_msg("a process outlives the launcher");
     for (int r = 0; r < LAUNCHED; r++)
@@ -444,17 +448,10 @@ static void test_launcher_killed_at_once(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest k_tests[] = {
-        TEST(normal_end),
-        TEST(end_without_finalize),
-        TEST(one_rank_killed),
-        TEST(all_ranks_killed),
-        TEST(killed_while_joining),
-        TEST(launched_normal_end),
-        TEST(launched_rank_exits),
-        TEST(launched_rank_killed),
-        TEST(launched_ranks_killed),
-        TEST(launcher_killed),
-        TEST(launcher_killed_at_once),
+        TEST(normal_end),          TEST(end_without_finalize),    TEST(one_rank_killed),
+        TEST(all_ranks_killed),    TEST(killed_while_joining),    TEST(launched_normal_end),
+        TEST(launched_rank_exits), TEST(launched_rank_killed),    TEST(launched_ranks_killed),
+        TEST(launcher_killed),     TEST(launcher_killed_at_once),
     };
     if (argc == 3 && strcmp(argv[1], "--rank-body") == 0)
         return rank_body(argv[2]);

@@ -1,5 +1,5 @@
-/* conformance.c - every operation, type, reduction, size, kind of memory and way of calling, bit for
- * bit against the reference, on every rank.
+/* conformance.c - every operation, type, reduction, size, kind of memory and way of calling, bit
+ * for bit against the reference, on every rank.
  *
  * conformance --kind threads|processes --size N [--quick]
  * conformance --large          a few hundred MiB, process ranks
@@ -27,11 +27,11 @@ static const struct size_row {
     size_t bytes;
     int more;
 } k_sizes[] = {
-    {0, 0},         {0, 1},        {0, 7},         {8, 0},          {16, 0},        {16, 1},
-    {64, -1},       {64, 0},       {64, 1},        {KIB, -1},       {KIB, 0},       {KIB, 1},
-    {4 * KIB, -1},  {4 * KIB, 0},  {4 * KIB, 1},   {8 * KIB, -1},   {8 * KIB, 0},   {8 * KIB, 1},
-    {16 * KIB, -1}, {16 * KIB, 0}, {16 * KIB, 1},  {32 * KIB, -1},  {32 * KIB, 0},  {32 * KIB, 1},
-    {64 * KIB, -1}, {64 * KIB, 0}, {64 * KIB, 1},  {128 * KIB, 0},  {128 * KIB, 1}, {300 * KIB, 0},
+    {0, 0},         {0, 1},        {0, 7},        {8, 0},         {16, 0},        {16, 1},
+    {64, -1},       {64, 0},       {64, 1},       {KIB, -1},      {KIB, 0},       {KIB, 1},
+    {4 * KIB, -1},  {4 * KIB, 0},  {4 * KIB, 1},  {8 * KIB, -1},  {8 * KIB, 0},   {8 * KIB, 1},
+    {16 * KIB, -1}, {16 * KIB, 0}, {16 * KIB, 1}, {32 * KIB, -1}, {32 * KIB, 0},  {32 * KIB, 1},
+    {64 * KIB, -1}, {64 * KIB, 0}, {64 * KIB, 1}, {128 * KIB, 0}, {128 * KIB, 1}, {300 * KIB, 0},
     {MIB, 1},
 };
 #define SIZES (sizeof(k_sizes) / sizeof(k_sizes[0]))
@@ -89,8 +89,8 @@ static void list_ways(lister *l, serry_kind kind, size_t count)
     }
 }
 
-/* One kind and size. Where there is a block for each rank, boundaries lie at the size of a block and
- * at the size of all. */
+/* One kind and size. Where there is a block for each rank, boundaries lie at the size of a block
+ * and at the size of all. */
 static void list_size(lister *l, serry_kind kind, const struct size_row *size)
 {
     size_t element = reference_size(l->data.dtype), ranks = (size_t)l->self->size;
@@ -118,7 +118,10 @@ static void list_dataset(lister *l, shared *s, serry_dtype dtype, serry_op op, b
                   : in_list(ONE_LARGE, op, all_sizes) ? (blocks + 1) * 130 * KIB
                                                       : (blocks + 1) * 10 * KIB;
 
-    l->data = (dataset){.dtype = dtype, .op = op, .size = l->self->size, .memory = s->memory,
+    l->data = (dataset){.dtype = dtype,
+                        .op = op,
+                        .size = l->self->size,
+                        .memory = s->memory,
                         .length = most / element + CASE_SHIFTS,
                         .seed = reference_random(test_seed(), dtype, (uint64_t)op)};
     dataset_prepare(l->self, &l->data);
@@ -171,15 +174,20 @@ static void body_same_bits(test_rank *self)
     lister l;
     if (!lister_open(&l, self))
         return;
-    l.data = (dataset){.dtype = SERRY_F32, .op = SERRY_SUM, .seed = test_seed(),
-                       .length = 80000, .size = self->size, .memory = s->memory};
+    l.data = (dataset){.dtype = SERRY_F32,
+                       .op = SERRY_SUM,
+                       .seed = test_seed(),
+                       .length = 80000,
+                       .size = self->size,
+                       .memory = s->memory};
     dataset_prepare(self, &l.data);
     group_world(self, &l.data, &l.world);
     unsigned char *first = s->memory + dataset_bytes(SERRY_F32, self->size, l.data.length);
 
     for (size_t i = 0; i < sizeof(k_counts) / sizeof(k_counts[0]) && !l.broken; i++)
         for (unsigned again = 0; again < 6 && !l.broken; again++) {
-            op_case c = {.kind = SERRY_KIND_ALLREDUCE, .count = k_counts[i],
+            op_case c = {.kind = SERRY_KIND_ALLREDUCE,
+                         .count = k_counts[i],
                          .turn = 4 + 2 * CASE_SHIFTS * (again % 2), /* the same data */
                          .memory = (memory_choice)(again / 2 % MEMORIES),
                          .place = (place_choice)(again / 2 % PLACES)};
@@ -191,8 +199,9 @@ static void body_same_bits(test_rank *self)
             test_meet(self);
             size_t at = reference_differ(result, first, c.count, SERRY_F32, false);
             if (at < c.count)
-                test_failed(self, "allreduce of %zu f32, call %u: element %zu has other bits (%#llx)"
-                                  " than in rank 0's first call (%#llx)",
+                test_failed(self,
+                            "allreduce of %zu f32, call %u: element %zu has other bits (%#llx)"
+                            " than in rank 0's first call (%#llx)",
                             c.count, again, at,
                             (unsigned long long)reference_bits(result, at, SERRY_F32),
                             (unsigned long long)reference_bits(first, at, SERRY_F32));
@@ -282,8 +291,10 @@ static int usage(const char *program)
 int main(int argc, char **argv)
 {
     static const struct option k_options[] = {
-        {"kind", required_argument, NULL, 'k'}, {"size", required_argument, NULL, 's'},
-        {"quick", no_argument, NULL, 'q'},      {"large", no_argument, NULL, 'l'},
+        {"kind", required_argument, NULL, 'k'},
+        {"size", required_argument, NULL, 's'},
+        {"quick", no_argument, NULL, 'q'},
+        {"large", no_argument, NULL, 'l'},
         {NULL, 0, NULL, 0},
     };
     bool large = false;

@@ -125,8 +125,12 @@ static void use_parts(test_rank *self, const buffers *b, const dataset *data, gr
 void body_parts(test_rank *self)
 {
     shared *s = self->argument;
-    dataset data = {.dtype = SERRY_F32, .op = SERRY_SUM, .seed = test_seed(),
-                    .length = PART_LENGTH, .size = self->size, .memory = s->memory};
+    dataset data = {.dtype = SERRY_F32,
+                    .op = SERRY_SUM,
+                    .seed = test_seed(),
+                    .length = PART_LENGTH,
+                    .size = self->size,
+                    .memory = s->memory};
     group part[PARTS];
     buffers b;
 
@@ -150,8 +154,8 @@ void body_many_parts(test_rank *self)
         float one = 1, sum = 0;
         if (!EXPECT_OK(self, serry_split(self->comm, self->rank % 2, i, &part)))
             return;
-        test_expect(self, SERRY_OK, serry_allreduce(&one, &sum, 1, SERRY_F32, SERRY_SUM, part), part,
-                    "allreduce in a part");
+        test_expect(self, SERRY_OK, serry_allreduce(&one, &sum, 1, SERRY_F32, SERRY_SUM, part),
+                    part, "allreduce in a part");
         CHECK(self, sum == (float)serry_size(part));
         test_expect(self, SERRY_OK, serry_finalize(&part), NULL, "serry_finalize");
     }

@@ -7,8 +7,8 @@ static const struct {
     serry_dtype dtype;
     serry_op op; /* SERRY_OPS: the user-defined one */
 } k_sequence[] = {
-    {SERRY_F32, SERRY_SUM}, {SERRY_BF16, SERRY_AVG}, {SERRY_I8, SERRY_SUM},
-    {SERRY_F64, SERRY_SUM}, {SERRY_F16, SERRY_MAX},  {SERRY_U16, SERRY_OPS},
+    {SERRY_F32, SERRY_SUM},  {SERRY_BF16, SERRY_AVG}, {SERRY_I8, SERRY_SUM},
+    {SERRY_F64, SERRY_SUM},  {SERRY_F16, SERRY_MAX},  {SERRY_U16, SERRY_OPS},
     {SERRY_I64, SERRY_BXOR}, {SERRY_U32, SERRY_AVG},
 };
 #define SEQUENCE_SETS (sizeof(k_sequence) / sizeof(k_sequence[0]))
@@ -46,8 +46,11 @@ void body_sequence(test_rank *self)
         return;
     for (size_t i = 0; i < SEQUENCE_SETS; i++) {
         serry_op op = k_sequence[i].op == SERRY_OPS ? g_user : k_sequence[i].op;
-        data[i] = (dataset){.dtype = k_sequence[i].dtype, .op = op, .seed = test_seed() + i,
-                            .size = self->size, .memory = memory};
+        data[i] = (dataset){.dtype = k_sequence[i].dtype,
+                            .op = op,
+                            .seed = test_seed() + i,
+                            .size = self->size,
+                            .memory = memory};
         data[i].length = SEQUENCE_BYTES / reference_size(data[i].dtype) + CASE_SHIFTS;
         memory += dataset_bytes(data[i].dtype, self->size, data[i].length);
         dataset_prepare(self, &data[i]);

@@ -157,8 +157,8 @@ static void run_body(test_rank *self)
     bool joins = run->options.body_joins;
 
     test_at(self, "serry_init");
-    if (joins || test_expect(self, SERRY_OK, test_init(self, timeout, &self->comm), NULL,
-                             "serry_init"))
+    if (joins ||
+        test_expect(self, SERRY_OK, test_init(self, timeout, &self->comm), NULL, "serry_init"))
         run->body(self);
     if (!joins) {
         test_expect(self, SERRY_OK, serry_finalize(&self->comm), NULL, "serry_finalize");
@@ -245,8 +245,12 @@ static test_run *run_new(const test_options *options, test_body body, void *argu
     run->rank = calloc(size, sizeof(*run->rank));
     run->thread = calloc(size, sizeof(*run->thread));
     for (int r = 0; r < options->size; r++)
-        run->rank[r] = (test_rank){.rank = r, .size = options->size, .kind = options->kind,
-                                   .job = run->job, .argument = argument, .run = run};
+        run->rank[r] = (test_rank){.rank = r,
+                                   .size = options->size,
+                                   .kind = options->kind,
+                                   .job = run->job,
+                                   .argument = argument,
+                                   .run = run};
     remember(NULL, run);
     test_watch(true);
     return run;
@@ -477,61 +481,4 @@ double test_now(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-int test_call(const serry_call *c, serry_comm *comm)
-{
-    switch (c->kind) {
-    case SERRY_KIND_BARRIER:
-        return serry_barrier(comm);
-    case SERRY_KIND_BROADCAST:
-        return serry_broadcast(c->recv, c->count, c->dtype, c->root, comm);
-    case SERRY_KIND_REDUCE:
-        return serry_reduce(c->send, c->recv, c->count, c->dtype, c->op, c->root, comm);
-    case SERRY_KIND_ALLREDUCE:
-        return serry_allreduce(c->send, c->recv, c->count, c->dtype, c->op, comm);
-    case SERRY_KIND_ALLGATHER:
-        return serry_allgather(c->send, c->recv, c->count, c->dtype, comm);
-    case SERRY_KIND_REDUCE_SCATTER:
-        return serry_reduce_scatter(c->send, c->recv, c->count, c->dtype, c->op, comm);
-    case SERRY_KIND_GATHER:
-        return serry_gather(c->send, c->recv, c->count, c->dtype, c->root, comm);
-    case SERRY_KIND_SCATTER:
-        return serry_scatter(c->send, c->recv, c->count, c->dtype, c->root, comm);
-    case SERRY_KIND_ALLTOALL:
-        return serry_alltoall(c->send, c->recv, c->count, c->dtype, comm);
-    case SERRY_KIND_SPLIT:
-    case SERRY_KINDS:
-        break;
-    }
-    return SERRY_ERR_UNSUPPORTED;
-}
-
-bool test_ranks_are(const serry_rank_set *set, const int *ranks)
-{
-    serry_rank_set wanted = {{0}};
-    for (; *ranks >= 0; ranks++)
-        wanted.bits[*ranks / 64] |= UINT64_C(1) << (*ranks % 64);
-    return memcmp(&wanted, set, sizeof(wanted)) == 0;
-}
-
-/* After the word "rank" or "ranks" comes a list: numbers, commas, spaces and "and". */
-bool test_names_rank(const char *text, int rank)
-{
-    for (const char *at = strstr(text, "rank"); at != NULL; at = strstr(at, "rank")) {
-        at += strlen("rank");
-        at += *at == 's';
-        while (*at == ' ' || *at == ',' || strncmp(at, "and ", 4) == 0 ||
-               (*at >= '0' && *at <= '9')) {
-            char *end = NULL;
-            if (*at >= '0' && *at <= '9') {
-                if (strtol(at, &end, 10) == rank)
-                    return true;
-                at = end;
-            } else {
-                at += *at == 'a' ? 4 : 1;
-            }
-        }
-    }
-    return false;
 }

@@ -64,15 +64,15 @@ typedef void (*test_body)(test_rank *self);
 
 /* What a rank left behind; lies on the board. */
 typedef struct test_report {
-    pid_t pid;                    /* of a process rank */
-    int status;                   /* of a process rank, from waitpid; valid after test_join */
-    _Atomic int finished;         /* the body has returned */
-    int killed;                   /* the test has sent SIGKILL and expects that end */
-    int failures;                 /* calls of test_failed */
-    int cut;                      /* not all of them are in text */
-    double number[TEST_NUMBERS];  /* the body's own */
-    char where[192];              /* from test_at */
-    char text[3072];              /* from test_failed */
+    pid_t pid;                   /* of a process rank */
+    int status;                  /* of a process rank, from waitpid; valid after test_join */
+    _Atomic int finished;        /* the body has returned */
+    int killed;                  /* the test has sent SIGKILL and expects that end */
+    int failures;                /* calls of test_failed */
+    int cut;                     /* not all of them are in text */
+    double number[TEST_NUMBERS]; /* the body's own */
+    char where[192];             /* from test_at */
+    char text[3072];             /* from test_failed */
 } test_report;
 
 typedef struct test_options {
@@ -86,7 +86,7 @@ typedef struct test_options {
 
 /* ---- in the test ---------------------------------------------------------------------------- */
 
-/* Start a run of `body` on every rank. The watchdog starts with it. Owned by the caller: test_end. */
+/* Start a run of `body` on every rank; the watchdog starts too. Owned by the caller: test_end. */
 test_run *test_start(const test_options *options, test_body body, void *argument);
 
 /* Kill a process rank with SIGKILL and expect that it ends of it. */
@@ -96,7 +96,7 @@ void test_kill(test_run *run, int rank);
 void test_join(test_run *run);
 
 /* Wait likewise, print what the ranks reported, and free the run. A process rank must have returned
- * from its body, or died of the SIGKILL that test_kill sent. Returns the number of ranks at fault. */
+ * from its body, or died of the SIGKILL that test_kill sent. Returns how many ranks are at fault. */
 int test_end_count(test_run *run);
 
 /* test_end_count, and fail the cmocka test unless it is 0. */
@@ -146,9 +146,9 @@ void test_at(test_rank *self, const char *format, ...) __attribute__((format(pri
 
 /* Report a failure unless the condition holds; its value. */
 #define CHECK(self, condition)                                                                     \
-    ((condition) ? true                                                                            \
-                 : (test_failed((self), "%s:%d: not true: %s", __FILE__, __LINE__, #condition),    \
-                    false))
+    ((condition)                                                                                   \
+         ? true                                                                                    \
+         : (test_failed((self), "%s:%d: not true: %s", __FILE__, __LINE__, #condition), false))
 
 /* Report a failure, with the record's message of `comm` (which may be NULL), unless got == wanted.
  * True if it is. */

@@ -1,7 +1,7 @@
 /* leaving.c - a rank finalizes before the others are done.
  *
- * The next operation is SERRY_ERR_RANK_FAILED for all others alike, at the same operation, naming who
- * left, with inputs and outputs as they were; after it the survivors go on among themselves. */
+ * The next operation is SERRY_ERR_RANK_FAILED for all others alike, at the same operation, naming
+ * who left, with inputs and outputs as they were; after it the survivors go on among themselves. */
 #include <stdio.h>
 #include <string.h>
 
@@ -154,8 +154,12 @@ static void test_leaving(void **state)
 {
     (void)state;
     static leaving ways[] = {
-        {1, 1, false, false},     {1, 1, false, true},      {0, 1, false, true},
-        {0, VECTORS_LARGE, false, false}, {1, VECTORS_LARGE, true, true},   {1, VECTORS_LARGE, false, true},
+        {1, 1, false, false},
+        {1, 1, false, true},
+        {0, 1, false, true},
+        {0, VECTORS_LARGE, false, false},
+        {1, VECTORS_LARGE, true, true},
+        {1, VECTORS_LARGE, false, true},
         {0, VECTORS_LARGE, true, false},
     };
     for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++)

@@ -1,8 +1,9 @@
 /* mismatch.c - ranks that make different calls, and calls that are wrong in themselves.
  *
  * Different calls: SERRY_ERR_RANK_MISMATCH on all ranks, naming two of them and both calls; inputs
- * and outputs as before; the next operation succeeds. A call with a wrong argument: SERRY_ERR_INVALID
- * for that rank, which has contributed nothing, so that the right call afterwards succeeds. */
+ * and outputs as before; the next operation succeeds. A call with a wrong argument:
+ * SERRY_ERR_INVALID for that rank, which has contributed nothing, so that the right call afterwards
+ * succeeds. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,11 +83,19 @@ static void next_operation(test_rank *self, const char *after)
 
 /* ---- different calls ------------------------------------------------------------------------ */
 
-#define REDUCING(kind, count, dtype, op) {SERRY_KIND_##kind, SERRY_##dtype, op, 0, count, NULL, NULL}
+#define REDUCING(kind, count, dtype, op)                                                           \
+    {                                                                                              \
+        SERRY_KIND_##kind, SERRY_##dtype, op, 0, count, NULL, NULL                                 \
+    }
 #define ROOTED(kind, count, dtype, root)                                                           \
-    {SERRY_KIND_##kind, SERRY_##dtype, SERRY_SUM, root, count, NULL, NULL}
+    {                                                                                              \
+        SERRY_KIND_##kind, SERRY_##dtype, SERRY_SUM, root, count, NULL, NULL                       \
+    }
 #define MOVING(kind, count, dtype) ROOTED(kind, count, dtype, 0)
-#define BARRIER {SERRY_KIND_BARRIER, SERRY_U8, SERRY_SUM, 0, 0, NULL, NULL}
+#define BARRIER                                                                                    \
+    {                                                                                              \
+        SERRY_KIND_BARRIER, SERRY_U8, SERRY_SUM, 0, 0, NULL, NULL                                  \
+    }
 
 enum { MINE = -1, THEIRS = -2 }; /* stand for g_mine and g_theirs */
 
@@ -189,8 +198,8 @@ static void body_all_different(test_rank *self)
         return;
     for (size_t least = 1; least <= 100000; least *= 100) {
         test_expect(self, SERRY_ERR_RANK_MISMATCH,
-                    serry_allreduce(p.send, p.recv, least + (size_t)self->rank, SERRY_F32, SERRY_SUM,
-                                    self->comm),
+                    serry_allreduce(p.send, p.recv, least + (size_t)self->rank, SERRY_F32,
+                                    SERRY_SUM, self->comm),
                     self->comm, "count %zu and more", least);
         pair_check(self, &p, "all different");
         next_operation(self, "all different");
@@ -251,10 +260,16 @@ static const struct fault {
 } k_faults[] = {
     {"count too large", "count", MOVING(BROADCAST, SERRY_MAX_COUNT + 1, U8), GOOD, GOOD},
     {"count too large", "count", REDUCING(ALLREDUCE, SIZE_MAX, F64, SERRY_SUM), GOOD, GOOD},
-    {"no type", "type", {SERRY_KIND_ALLREDUCE, SERRY_DTYPES, SERRY_SUM, 0, 4, NULL, NULL}, GOOD,
+    {"no type",
+     "type",
+     {SERRY_KIND_ALLREDUCE, SERRY_DTYPES, SERRY_SUM, 0, 4, NULL, NULL},
+     GOOD,
      GOOD},
-    {"negative type", "type", {SERRY_KIND_ALLGATHER, (serry_dtype)-1, SERRY_SUM, 0, 4, NULL, NULL},
-     GOOD, GOOD},
+    {"negative type",
+     "type",
+     {SERRY_KIND_ALLGATHER, (serry_dtype)-1, SERRY_SUM, 0, 4, NULL, NULL},
+     GOOD,
+     GOOD},
     {"no reduction", "reduction", REDUCING(ALLREDUCE, 4, F32, SERRY_OPS), GOOD, GOOD},
     {"negative reduction", "reduction", REDUCING(REDUCE, 4, F32, -7), GOOD, GOOD},
     {"no such reduction", "reduction", REDUCING(REDUCE_SCATTER, 4, F32, SERRY_OP_USER + 2048), GOOD,
@@ -460,14 +475,10 @@ static void test_reductions_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest k_tests[] = {
-        cmocka_unit_test(test_differences),
-        cmocka_unit_test(test_differences_of_processes),
-        cmocka_unit_test(test_all_different),
-        cmocka_unit_test(test_split),
-        cmocka_unit_test(test_order_of_making),
-        cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_no_communicator),
-        cmocka_unit_test(test_reductions_refused),
+        cmocka_unit_test(test_differences),     cmocka_unit_test(test_differences_of_processes),
+        cmocka_unit_test(test_all_different),   cmocka_unit_test(test_split),
+        cmocka_unit_test(test_order_of_making), cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_no_communicator), cmocka_unit_test(test_reductions_refused),
     };
     if (serry_op_create("mine", add_bytes, NULL, &g_mine) != SERRY_OK ||
         serry_op_create("theirs", add_bytes, NULL, &g_theirs) != SERRY_OK) {

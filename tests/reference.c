@@ -159,12 +159,12 @@ void reference_user(void *accumulator, const void *next, size_t count, serry_dty
 {
     (void)argument;
     for (size_t i = 0; i < count; i++)
-        set_bits(accumulator, i, dtype,
-                 user(reference_bits(accumulator, i, dtype), reference_bits(next, i, dtype),
-                      dtype));
+        set_bits(
+            accumulator, i, dtype,
+            user(reference_bits(accumulator, i, dtype), reference_bits(next, i, dtype), dtype));
 }
 
-/* The lesser of two doubles (exact for floats too); the greater one is the same of the negatives. */
+/* The lesser of two doubles (exact for floats too); the greater is the same of the negatives. */
 static double lesser(double a, double b)
 {
     if (isnan(a) || isnan(b))

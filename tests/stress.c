@@ -1,7 +1,7 @@
 /* stress.c - many more ranks than cores, and what waiting costs.
  *
- * 64 ranks pass 10,000 barriers and 1,000 allreduces, every one checked. A rank that waits one second
- * in a collective uses less than 5 % of it. */
+ * 64 ranks pass 10,000 barriers and 1,000 allreduces, every one checked. A rank that waits one
+ * second in a collective uses less than 5 % of it. */
 #include <string.h>
 #include <sys/resource.h>
 
@@ -44,8 +44,8 @@ static void body_allreduces(test_rank *self)
             return;
         for (size_t i = 0; i < count; i++)
             if (sum[i] != round * (n * (n - 1) / 2) + i * n) {
-                test_failed(self, "allreduce %llu: element %zu is %llu",
-                            (unsigned long long)round, i, (unsigned long long)sum[i]);
+                test_failed(self, "allreduce %llu: element %zu is %llu", (unsigned long long)round,
+                            i, (unsigned long long)sum[i]);
                 return;
             }
     }
@@ -149,9 +149,12 @@ static void test_idle_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest k_tests[] = {
-        cmocka_unit_test(test_barriers_of_processes),   cmocka_unit_test(test_barriers_of_threads),
-        cmocka_unit_test(test_allreduces_of_processes), cmocka_unit_test(test_allreduces_of_threads),
-        cmocka_unit_test(test_idle_processes),          cmocka_unit_test(test_idle_threads),
+        cmocka_unit_test(test_barriers_of_processes),
+        cmocka_unit_test(test_barriers_of_threads),
+        cmocka_unit_test(test_allreduces_of_processes),
+        cmocka_unit_test(test_allreduces_of_threads),
+        cmocka_unit_test(test_idle_processes),
+        cmocka_unit_test(test_idle_threads),
     };
     test_watchdog(250);
     return cmocka_run_group_tests(k_tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /* timeout.c - a rank that comes late, or never.
  *
- * The others get SERRY_ERR_TIMEOUT naming exactly the missing, with inputs and outputs as they were;
- * every other operation is SERRY_ERR_PENDING; the same call again completes with the right result.
+ * The others get SERRY_ERR_TIMEOUT naming exactly the missing, with inputs and outputs as they
+ * were; every other operation is SERRY_ERR_PENDING; the same call again completes with the right result.
  * No upper bounds on time but the watchdog's. */
 #include <string.h>
 
@@ -127,7 +127,8 @@ static void body_impatient(test_rank *self)
     if (!vectors_open(self, &v, false))
         return;
     for (int i = 0; i < 3; i++) {
-        late_case l = {i == 0 ? SERRY_KIND_BARRIER : SERRY_KIND_ALLREDUCE, i == 0 ? 0 : 2, 0, false};
+        late_case l = {i == 0 ? SERRY_KIND_BARRIER : SERRY_KIND_ALLREDUCE, i == 0 ? 0 : 2, 0,
+                       false};
         serry_call c = call_of(&l, &v);
         vectors_fill(self, &v, &c);
         test_meet(self);
@@ -159,15 +160,14 @@ static void body_late_split(test_rank *self)
         int attempt = 0;
         serry_set_timeout(self->comm, SHORT_MS);
         do
-            test_expect(self, SERRY_ERR_TIMEOUT, serry_split(self->comm, colour, -self->rank, &part),
-                        self->comm, "split");
+            test_expect(self, SERRY_ERR_TIMEOUT,
+                        serry_split(self->comm, colour, -self->rank, &part), self->comm, "split");
         while (!test_ranks_are(&serry_last_error(self->comm)->ranks, k_late_ranks) &&
                ++attempt < 20);
         CHECK(self, attempt < 20 && part == NULL);
         test_expect(self, SERRY_ERR_PENDING, serry_barrier(self->comm), self->comm, "barrier");
-        test_expect(self, SERRY_ERR_PENDING,
-                    serry_split(self->comm, colour + 5, self->rank, &part), self->comm,
-                    "another split");
+        test_expect(self, SERRY_ERR_PENDING, serry_split(self->comm, colour + 5, self->rank, &part),
+                    self->comm, "another split");
         serry_set_timeout(self->comm, LONG_MS);
         test_raise(self, 0);
     }
@@ -213,7 +213,8 @@ static void body_incomplete(test_rank *self)
     int result = test_init(self, 2 * SHORT_MS, &comm);
     const serry_error *record = serry_last_error(NULL);
     CHECK(self, comm == NULL);
-    if (self->rank == 0 || missing[0] == 0) /* the others are told by rank 0, which may have come first */
+    if (self->rank == 0 ||
+        missing[0] == 0) /* the others are told by rank 0, which may have come first */
         CHECK(self, test_now() - start >= 1e-3 * (2 * SHORT_MS - 1));
     if (!test_expect(self, SERRY_ERR_TIMEOUT, result, NULL, "serry_init"))
         return;

@@ -76,10 +76,12 @@ void vectors_check(test_rank *self, const vectors *v, const serry_call *c, bool 
         if (i < count)
             right = wanted(c, self->size, self->rank, i);
         if (v->send[i] != vectors_value(self->rank, i) || v->recv[i] != right) {
-            test_failed(self, "%s of %zu, %s: element %zu: send %llu (wanted %llu), recv %#llx "
-                              "(wanted %#llx)",
+            test_failed(self,
+                        "%s of %zu, %s: element %zu: send %llu (wanted %llu), recv %#llx "
+                        "(wanted %#llx)",
                         serry_kind_name(c->kind), c->count, done ? "done" : "timed out", i,
-                        (unsigned long long)v->send[i], (unsigned long long)vectors_value(self->rank, i),
+                        (unsigned long long)v->send[i],
+                        (unsigned long long)vectors_value(self->rank, i),
                         (unsigned long long)v->recv[i], (unsigned long long)right);
             return;
         }

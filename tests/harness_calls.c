@@ -1,0 +1,62 @@
+/* harness_calls.c - making calls and reading records; see harness.h. */
+#include "harness.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int test_call(const serry_call *c, serry_comm *comm)
+{
+    switch (c->kind) {
+    case SERRY_KIND_BARRIER:
+        return serry_barrier(comm);
+    case SERRY_KIND_BROADCAST:
+        return serry_broadcast(c->recv, c->count, c->dtype, c->root, comm);
+    case SERRY_KIND_REDUCE:
+        return serry_reduce(c->send, c->recv, c->count, c->dtype, c->op, c->root, comm);
+    case SERRY_KIND_ALLREDUCE:
+        return serry_allreduce(c->send, c->recv, c->count, c->dtype, c->op, comm);
+    case SERRY_KIND_ALLGATHER:
+        return serry_allgather(c->send, c->recv, c->count, c->dtype, comm);
+    case SERRY_KIND_REDUCE_SCATTER:
+        return serry_reduce_scatter(c->send, c->recv, c->count, c->dtype, c->op, comm);
+    case SERRY_KIND_GATHER:
+        return serry_gather(c->send, c->recv, c->count, c->dtype, c->root, comm);
+    case SERRY_KIND_SCATTER:
+        return serry_scatter(c->send, c->recv, c->count, c->dtype, c->root, comm);
+    case SERRY_KIND_ALLTOALL:
+        return serry_alltoall(c->send, c->recv, c->count, c->dtype, comm);
+    case SERRY_KIND_SPLIT:
+    case SERRY_KINDS:
+        break;
+    }
+    return SERRY_ERR_UNSUPPORTED;
+}
+
+bool test_ranks_are(const serry_rank_set *set, const int *ranks)
+{
+    serry_rank_set wanted = {{0}};
+    for (; *ranks >= 0; ranks++)
+        wanted.bits[*ranks / 64] |= UINT64_C(1) << (*ranks % 64);
+    return memcmp(&wanted, set, sizeof(wanted)) == 0;
+}
+
+/* After the word "rank" or "ranks" comes a list: numbers, commas, spaces and "and". */
+bool test_names_rank(const char *text, int rank)
+{
+    for (const char *at = strstr(text, "rank"); at != NULL; at = strstr(at, "rank")) {
+        at += strlen("rank");
+        at += *at == 's';
+        while (*at == ' ' || *at == ',' || strncmp(at, "and ", 4) == 0 ||
+               (*at >= '0' && *at <= '9')) {
+            char *end = NULL;
+            if (*at >= '0' && *at <= '9') {
+                if (strtol(at, &end, 10) == rank)
+                    return true;
+                at = end;
+            } else {
+                at += *at == 'a' ? 4 : 1;
+            }
+        }
+    }
+    return false;
+}
