@@ -63,12 +63,12 @@ command_of() {
     [ "$ranks" -le "$cores" ] || bound=0
     local options=(--name "$library")
     case $cells in
-    small) options+=(--seconds 0.04 --sizes 8,1K,16K) ;;
-    large) options+=(--seconds 0.04 --sizes 256K,1M,16M,64M
-        --ops allreduce,allreduce_in_place,broadcast,reduce,allgather,reduce_scatter) ;;
-    middle) options+=(--seconds 0.04 --sizes 256K,1M
-        --ops allreduce,allreduce_in_place,broadcast,reduce,allgather,reduce_scatter) ;;
-    few) options+=(--seconds 0.1 --sizes 8,1K --ops barrier,allreduce) ;;
+    small) options+=(--seconds 0.04 --sizes '8,1K,16K') ;;
+    large) options+=(--seconds 0.04 --sizes '256K,1M,16M,64M'
+        --ops 'allreduce,allreduce_in_place,broadcast,reduce,allgather,reduce_scatter') ;;
+    middle) options+=(--seconds 0.04 --sizes '256K,1M'
+        --ops 'allreduce,allreduce_in_place,broadcast,reduce,allgather,reduce_scatter') ;;
+    few) options+=(--seconds 0.1 --sizes '8,1K' --ops 'barrier,allreduce') ;;
     esac
 
     local ours=("$build/bench/bench_collectives" "${options[@]}")

@@ -8,11 +8,11 @@
 #include "wait.h"
 
 typedef struct shm_arena {
-    struct shm_arena *next; /* arenas of this process; under the lock of join.c */
-    unsigned members;       /* communicators of this process that use it; likewise */
+    struct shm_arena *next;               /* arenas of this process; under the lock of join.c */
+    unsigned members;                     /* communicators of this process that use it; likewise */
     uint16_t members_of[SERRY_MAX_RANKS]; /* of each of its ranks; likewise */
     struct shm_monitor *monitor;          /* set before the job runs, then constant */
-    int fd;                 /* for reserving and giving back memory */
+    int fd;                               /* for reserving and giving back memory */
     serry_kind_of_rank kind;
     uint64_t key[2];
     uint64_t bytes;

@@ -86,8 +86,8 @@ static int shm_open_job(const serry_job *job, serry_member **member, serry_error
     *member = NULL;
     if (arena == NULL)
         return error->error;
-    shm_member *m = member_new(arena, arena->header->world_offset, job->size, job->rank, plan,
-                               error);
+    shm_member *m =
+        member_new(arena, arena->header->world_offset, job->size, job->rank, plan, error);
     arena_drop(arena, job->rank); /* the member holds it now */
     *member = (serry_member *)(void *)m;
     return m == NULL ? error->error : SERRY_OK;
@@ -168,8 +168,7 @@ static int shm_agree(serry_member *member, serry_op op, uint64_t *value, int tim
     return operation_run(m, &call, error);
 }
 
-static int shm_shrink(serry_member *member, int timeout_ms, serry_member **rest,
-                      serry_error *error)
+static int shm_shrink(serry_member *member, int timeout_ms, serry_member **rest, serry_error *error)
 {
     shm_member *m = own(member)->control, *new_member;
 

@@ -56,7 +56,8 @@ static bool resolve(const shm_member *m, int r, const unsigned char **input)
     if (!said->direct)
         return true;
     if (arena->kind == SERRY_THREADS)
-        *input = (const unsigned char *)(uintptr_t)said->address; // NOLINT(performance-no-int-to-ptr)
+        *input =
+            (const unsigned char *)(uintptr_t)said->address; // NOLINT(performance-no-int-to-ptr)
     else
         *input = arena_in_pool(arena, said->address, input_bytes(m));
     return *input != NULL;
@@ -68,8 +69,8 @@ static int fail_input(shm_member *m, int rank)
         return operation_fail_excluded(m);
     operation_error(m);
     m->error->peer = rank;
-    return serry_fail(m->error, SERRY_ERR_ARENA, "rank %d says that its input lies outside the arena",
-                      rank);
+    return serry_fail(m->error, SERRY_ERR_ARENA,
+                      "rank %d says that its input lies outside the arena", rank);
 }
 
 static int enter_decided(shm_member *m)
@@ -96,8 +97,8 @@ const algorithm *choose_next(shm_member *m)
     for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];
         if (!m->flow.from_root || r == m->call.root)
-            direct &= group_cell_of(&m->group, r)->input[m->step & 1].direct == 1 ||
-                      m->alive_count == 1;
+            direct &=
+                group_cell_of(&m->group, r)->input[m->step & 1].direct == 1 || m->alive_count == 1;
     }
     m->turn = 0;
     m->first = m->length = m->out_first = m->out_length = 0;

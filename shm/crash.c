@@ -16,7 +16,8 @@ enum { JOBS_MOST = 32 };
 static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGSYS, SIGTRAP, SIGQUIT};
 enum { SIGNALS = sizeof(signals) / sizeof(signals[0]) };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the installation, not of the handler */
+static pthread_mutex_t lock =
+    PTHREAD_MUTEX_INITIALIZER; /* of the installation, not of the handler */
 static _Atomic(arena_slot *) slots[JOBS_MOST];
 static bool installed[SIGNALS];
 

@@ -28,18 +28,24 @@ int extent_init(arena_header *header, serry_error *error)
     return lifeline_init(&header->extents_lock, error);
 }
 
-/* A holder that is killed gives the lock up, one that is stopped does not. */
+/* A holder that is killed gives the lock up, one that is stopped does not. Nobody holds it for more
+ * than a look through the table, so waiting for it is naps. */
 static int lock_within(shm_arena *arena, uint64_t ns, serry_error *error)
 {
+    const struct timespec nap = {0, 20000};
     uint64_t until = wait_now_ns() + ns;
-    struct timespec at = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
-    int rc = pthread_mutex_clocklock(&arena->header->extents_lock, CLOCK_MONOTONIC, &at);
+    int rc;
 
+    while ((rc = pthread_mutex_trylock(&arena->header->extents_lock)) == EBUSY &&
+           wait_now_ns() < until)
+        nanosleep(&nap, NULL);
     if (rc == EOWNERDEAD)
         rc = pthread_mutex_consistent(&arena->header->extents_lock);
     if (rc == 0)
         return SERRY_OK;
-    return serry_fail_errno(error, rc, "cannot lock the pool of the arena");
+    return serry_fail_errno(error, rc,
+                            "cannot lock the pool of the arena; a rank that holds its lock "
+                            "may be stopped");
 }
 
 static int lock(shm_arena *arena, serry_error *error)
@@ -97,9 +103,11 @@ static int take_locked(shm_arena *arena, uint32_t owner, uint64_t pages, uint64_
     uint32_t page = find_gap(arena, pages, &entry);
 
     if (entry == NULL)
-        return serry_fail(error, SERRY_ERR_NO_SPACE,
-                          "the arena holds %u allocations, and that is the most; allocate fewer and "
-                          "larger pieces", SHM_EXTENTS);
+        return serry_fail(
+            error, SERRY_ERR_NO_SPACE,
+            "the arena holds %u allocations, and that is the most; allocate fewer and "
+            "larger pieces",
+            SHM_EXTENTS);
     if (page == UINT32_MAX)
         return serry_fail(error, SERRY_ERR_NO_SPACE,
                           "no %" PRIu64 " KiB in a row are free in the arena's pool of %" PRIu64
@@ -140,19 +148,24 @@ static void give(shm_arena *arena, arena_extent *e)
     atomic_store_explicit(&e->state, EXTENT_FREE, memory_order_release);
 }
 
-bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *bytes)
-{
-    arena_extent *found = NULL;
+#define ANY_PAGE UINT64_MAX
 
-    if (offset < arena->header->pool_offset || offset % SHM_PAGE != 0 ||
-        lock(arena, NULL) != SERRY_OK)
-        return false;
-    uint64_t page = (offset - arena->header->pool_offset) / SHM_PAGE;
-    for (uint32_t i = 0; i < SHM_EXTENTS && found == NULL; i++) {
+/* An extent of `owner`, at that page of the pool. Call with the lock held. */
+static arena_extent *find(shm_arena *arena, uint32_t owner, uint64_t page)
+{
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
         arena_extent *e = &arena->extents[i];
-        if (is_taken(e) && e->page == page && e->owner == owner)
-            found = e;
+        if (is_taken(e) && e->owner == owner && (page == ANY_PAGE || e->page == page))
+            return e;
     }
+    return NULL;
+}
+
+static bool give_one(shm_arena *arena, uint32_t owner, uint64_t page, uint64_t *bytes)
+{
+    if (lock(arena, NULL) != SERRY_OK)
+        return false;
+    arena_extent *found = find(arena, owner, page);
     if (found != NULL)
         *bytes = (uint64_t)found->pages * SHM_PAGE;
     if (found != NULL && owner == EXTENT_OF_GROUP)
@@ -163,13 +176,19 @@ bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *by
     return found != NULL;
 }
 
+bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *bytes)
+{
+    if (offset < arena->header->pool_offset || offset % SHM_PAGE != 0)
+        return false;
+    return give_one(arena, owner, (offset - arena->header->pool_offset) / SHM_PAGE, bytes);
+}
+
 void extent_give_all(shm_arena *arena, uint32_t owner)
 {
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
-        arena_extent *e = &arena->extents[i];
-        if (is_taken(e) && e->owner == owner)
-            give(arena, e);
-    }
+    uint64_t bytes;
+
+    while (give_one(arena, owner, ANY_PAGE, &bytes))
+        ;
 }
 
 bool extent_each_group(shm_arena *arena,

@@ -83,8 +83,9 @@ int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, in
         header->bytes != group_bytes(size) || header->size != (uint32_t)size ||
         header->small_bytes != small_bytes(size) || header->chunk_bytes != chunk_bytes(size) ||
         header->region_bytes != region_bytes(size))
-        return serry_fail(error, SERRY_ERR_ARENA, "the new communicator's part of the arena is not "
-                                                  "what it should be");
+        return serry_fail(error, SERRY_ERR_ARENA,
+                          "the new communicator's part of the arena is not "
+                          "what it should be");
     arena_hold(arena, header->slot[rank]);
     *group = (shm_group){.arena = arena,
                          .offset = offset,
@@ -138,8 +139,8 @@ void group_seal_slot(shm_arena *arena, uint64_t offset, int slot)
         offset > arena->bytes - header->bytes)
         return;
     for (int i = 0; i < size; i++) {
-        unsigned char *region = arena->base + offset + GROUP_HEADER_BYTES +
-                                (size_t)i * region_bytes(size);
+        unsigned char *region =
+            arena->base + offset + GROUP_HEADER_BYTES + (size_t)i * region_bytes(size);
         if (header->slot[i] == slot)
             seal(region);
     }

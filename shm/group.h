@@ -40,8 +40,7 @@ void group_revoke(const shm_group *group);
 
 static inline bool group_is_revoked(const shm_group *g)
 {
-    return g->cell == 0 &&
-           atomic_load_explicit(&g->header->revoked, memory_order_relaxed) != 0;
+    return g->cell == 0 && atomic_load_explicit(&g->header->revoked, memory_order_relaxed) != 0;
 }
 
 /* Freeze the word of the member that is rank `slot` of the job, if there is one, and wake who sleeps
@@ -76,8 +75,8 @@ static inline unsigned char *group_in(const shm_group *g, int rank, uint64_t ste
 
 static inline unsigned char *group_out(const shm_group *g, int rank, uint64_t step)
 {
-    return group_region(g, rank) + CELLS * sizeof(group_cell) + 2 * g->small_bytes + 2 * g->chunk_bytes +
-           (step & 1) * g->chunk_bytes;
+    return group_region(g, rank) + CELLS * sizeof(group_cell) + 2 * g->small_bytes +
+           2 * g->chunk_bytes + (step & 1) * g->chunk_bytes;
 }
 
 #endif

@@ -241,15 +241,19 @@ static int check(shm_arena *arena, const serry_job *job, const arena_ticket *tic
     arena_plan p = plan_arena(job);
 
     if (atomic_load_explicit(&h->layout, memory_order_acquire) != SHM_LAYOUT)
-        return serry_fail(error, SERRY_ERR_LAYOUT, "the arena of job \"%s\" was made by an "
-                                                   "incompatible build of serry", job->name);
+        return serry_fail(error, SERRY_ERR_LAYOUT,
+                          "the arena of job \"%s\" was made by an "
+                          "incompatible build of serry",
+                          job->name);
     if (h->total_bytes != ticket->total_bytes || h->ranks != (uint32_t)job->size ||
         h->kind != (uint32_t)job->kind || memcmp(h->key, ticket->key, sizeof(h->key)) != 0 ||
         h->slots_offset != p.slots || h->extents_offset != p.extents ||
         h->world_offset != p.world || h->pool_offset != p.pool || h->total_bytes < p.pool ||
         h->pool_bytes != h->total_bytes - p.pool)
-        return serry_fail(error, SERRY_ERR_ARENA, "the arena of job \"%s\" is not what rank 0 says "
-                                                  "it made", job->name);
+        return serry_fail(error, SERRY_ERR_ARENA,
+                          "the arena of job \"%s\" is not what rank 0 says "
+                          "it made",
+                          job->name);
     return SERRY_OK;
 }
 

@@ -87,9 +87,9 @@ enum extent_state { EXTENT_FREE = 0, EXTENT_TAKEN = 1 };
  * gives back leaves it free or taken, never half: the state is stored last when taking (release)
  * and is all that is stored when giving back, so there is nothing to repair. */
 typedef struct arena_extent {
-    uint32_t page;  /* plain, from pool_offset; published by state */
-    uint32_t pages; /* plain, likewise */
-    uint32_t owner; /* plain, likewise: rank in the job, or EXTENT_OF_GROUP */
+    uint32_t page;          /* plain, from pool_offset; published by state */
+    uint32_t pages;         /* plain, likewise */
+    uint32_t owner;         /* plain, likewise: rank in the job, or EXTENT_OF_GROUP */
     _Atomic uint32_t state; /* enum extent_state; release by the lock's holder */
 } arena_extent;
 
@@ -113,9 +113,10 @@ typedef struct group_header {
 
 /* Where a member's input for a large operation lies, if others can read it there. */
 typedef struct group_input {
-    _Alignas(SHM_LINE) uint64_t address; /* plain, published by word: offset in the arena (processes)
+    _Alignas(
+        SHM_LINE) uint64_t address; /* plain, published by word: offset in the arena (processes)
                                             or pointer (threads); meaningful if direct */
-    uint32_t direct;                     /* plain, likewise: 1 or 0 */
+    uint32_t direct;                /* plain, likewise: 1 or 0 */
 } group_input;
 
 /* Two per member of a group: one for its operations, and one for those that must work when these

@@ -15,9 +15,9 @@
 #include <serry/error.h>
 
 typedef enum life {
-    LIFE_HELD,  /* by a living thread */
-    LIFE_FREE,  /* not held yet, or let go of */
-    LIFE_ENDED  /* its holder has ended while it held it */
+    LIFE_HELD, /* by a living thread */
+    LIFE_FREE, /* not held yet, or let go of */
+    LIFE_ENDED /* its holder has ended while it held it */
 } life;
 
 /* Make a lock that nobody holds, or may look at, yet. */

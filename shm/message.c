@@ -33,7 +33,9 @@ bool message_receive(int from, message *m, int *fd)
 {
     char control[CMSG_SPACE(sizeof(int))] = {0};
     struct iovec part = {m, sizeof(*m)};
-    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
+    struct msghdr header = {.msg_iov = &part,
+                            .msg_iovlen = 1,
+                            .msg_control = control,
                             .msg_controllen = sizeof(control)};
     ssize_t got;
 

@@ -16,9 +16,9 @@ typedef struct message {
     uint64_t layout;
     uint64_t job[2];
     int32_t rank, size, kind, pid;
-    int32_t peer;         /* FAILED: the rank at fault; -1: none */
+    int32_t peer; /* FAILED: the rank at fault; -1: none */
     uint32_t unused;
-    serry_rank_set ranks; /* FAILED: all at fault */
+    serry_rank_set ranks;                         /* FAILED: all at fault */
     arena_ticket ticket;                          /* ARENA */
     char text[sizeof((serry_error *)0)->message]; /* FAILED */
 } message;

@@ -28,7 +28,7 @@ enum { WATCHED_MOST = 126, WITNESSED_MOST = 16 };
 enum { COMMAND_HOLD, COMMAND_WATCH, COMMAND_STOP };
 enum { HOLD_TRYING, HOLD_DONE, HOLD_FAILED };
 
-#define PERIOD_NS UINT64_C(500000000)    /* between two looks at everybody */
+#define PERIOD_NS UINT64_C(500000000)         /* between two looks at everybody */
 #define PERIOD_UNWATCHED_NS UINT64_C(2000000) /* where somebody cannot be watched */
 
 struct shm_monitor {
@@ -148,8 +148,9 @@ static void sleep_until_something(shm_monitor *m, round_plan *plan, uint32_t com
     struct timespec at = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
 
     watch_word(plan, &m->command, command);
-    if (m->waitv && syscall(SYS_futex_waitv, plan->watched, plan->count, 0, &at,
-                            CLOCK_MONOTONIC) < 0 && errno == ENOSYS)
+    if (m->waitv &&
+        syscall(SYS_futex_waitv, plan->watched, plan->count, 0, &at, CLOCK_MONOTONIC) < 0 &&
+        errno == ENOSYS)
         m->waitv = false;
     if (!m->waitv)
         syscall(SYS_futex, &m->command, FUTEX_WAIT_BITSET, command, &at, NULL,

@@ -68,7 +68,8 @@ enum { POLICY_SHIFT = 62 };
 
 static COLD void describe(uint64_t signature, char *text, size_t size)
 {
-    static const char *const policies[4] = {"", " under policy exclude", " under policy revoke", ""};
+    static const char *const policies[4] = {"", " under policy exclude", " under policy revoke",
+                                            ""};
     char call[96];
 
     serry_signature_describe(signature & ~(UINT64_C(3) << POLICY_SHIFT), call, sizeof(call));
@@ -95,9 +96,11 @@ static COLD unsigned pid_of(const shm_member *m, int rank)
 COLD int operation_fail_excluded(shm_member *m)
 {
     operation_error(m);
-    return serry_fail(m->error, SERRY_ERR_EXCLUDED,
-                      "the other ranks went on without rank %d, which was taken for failed; nothing "
-                      "was handed out", m->group.rank);
+    return serry_fail(
+        m->error, SERRY_ERR_EXCLUDED,
+        "the other ranks went on without rank %d, which was taken for failed; nothing "
+        "was handed out",
+        m->group.rank);
 }
 
 static COLD int fail_revoked(shm_member *m)
@@ -189,8 +192,8 @@ static COLD int fail_timeout(shm_member *m)
     operation_error(m);
     for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];
-        uint64_t word = atomic_load_explicit(&group_cell_of(&m->group, r)->word,
-                                             memory_order_acquire);
+        uint64_t word =
+            atomic_load_explicit(&group_cell_of(&m->group, r)->word, memory_order_acquire);
         if (!word_decided(word, m->step))
             blame(m, r);
     }
@@ -198,12 +201,14 @@ static COLD int fail_timeout(shm_member *m)
     if (m->error->peer < 0)
         return serry_fail(m->error, SERRY_ERR_TIMEOUT,
                           "%s took longer than %d ms, though all ranks have come by now; the same "
-                          "call again completes it", call, m->limit.timeout_ms);
-    return serry_fail(m->error, SERRY_ERR_TIMEOUT,
-                      "rank %s did not come to %s within %d ms (rank %d is process %u); the operation "
-                      "stays open, and the same call again goes on waiting",
-                      serry_rank_set_text(&m->error->ranks, ranks, sizeof(ranks)), call,
-                      m->limit.timeout_ms, m->error->peer, pid_of(m, m->error->peer));
+                          "call again completes it",
+                          call, m->limit.timeout_ms);
+    return serry_fail(
+        m->error, SERRY_ERR_TIMEOUT,
+        "rank %s did not come to %s within %d ms (rank %d is process %u); the operation "
+        "stays open, and the same call again goes on waiting",
+        serry_rank_set_text(&m->error->ranks, ranks, sizeof(ranks)), call, m->limit.timeout_ms,
+        m->error->peer, pid_of(m, m->error->peer));
 }
 
 static COLD int fail_pending(shm_member *m)
@@ -214,7 +219,8 @@ static COLD int fail_pending(shm_member *m)
     describe(m->signature, call, sizeof(call));
     return serry_fail(m->error, SERRY_ERR_PENDING,
                       "an earlier %s is still open; repeat that call, with the same buffers, until "
-                      "it ends", call);
+                      "it ends",
+                      call);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------ */

@@ -94,7 +94,7 @@ struct shm_member {
         uint64_t offset;                           /* of the part's group in the arena */
         int code;                                  /* why there is none; SERRY_OK: there is */
         serry_error error;                         /* of this rank's own part in that */
-    } split; /* see split.c */
+    } split;                                       /* see split.c */
 };
 
 /* Begin with all members alive and no operation open. SERRY_ERR_NO_SPACE. */

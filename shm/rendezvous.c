@@ -21,7 +21,8 @@ enum { STRANGERS = 16 }; /* connections beyond the guests that may wait to be lo
 #define HOST 0
 #define RETRY_NS 2000000L /* between two attempts to reach a host that is not there yet */
 #define FAREWELL_MS 500
-#define GRACE_NS UINT64_C(2000000000) /* a guest waits this much longer: the host knows who is missing */
+#define GRACE_NS                                                                                   \
+    UINT64_C(2000000000) /* a guest waits this much longer: the host knows who is missing */
 
 typedef struct connection {
     int fd;
@@ -36,7 +37,8 @@ struct rendezvous {
     bool told;       /* the others know of the failure */
     int connections;
     connection connection[SERRY_MAX_RANKS + STRANGERS];
-    connection *guest[SERRY_MAX_RANKS]; /* host: by rank; NULL: not there. Valid after the meeting */
+    connection
+        *guest[SERRY_MAX_RANKS]; /* host: by rank; NULL: not there. Valid after the meeting */
 };
 
 static void hash_job(const char *name, uint64_t key[2])
@@ -55,9 +57,9 @@ static socklen_t job_address(const rendezvous *r, struct sockaddr_un *address)
 {
     memset(address, 0, sizeof(*address));
     address->sun_family = AF_UNIX;
-    int length = snprintf(address->sun_path + 1, sizeof(address->sun_path) - 1,
-                          "serry/%u/%016" PRIx64 "%016" PRIx64, (unsigned)geteuid(), r->key[0],
-                          r->key[1]);
+    int length =
+        snprintf(address->sun_path + 1, sizeof(address->sun_path) - 1,
+                 "serry/%u/%016" PRIx64 "%016" PRIx64, (unsigned)geteuid(), r->key[0], r->key[1]);
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
 }
 
@@ -121,26 +123,31 @@ static int check_hello(rendezvous *r, connection *c, const message *m, serry_err
     error->peer = m->rank;
     serry_rank_set_add(&error->ranks, m->rank);
     if (m->layout != SHM_LAYOUT)
-        return serry_fail(error, SERRY_ERR_LAYOUT,
-                          "rank %d runs another build of serry than rank 0; use one library for all "
-                          "ranks of job \"%s\"", m->rank, job->name);
+        return serry_fail(
+            error, SERRY_ERR_LAYOUT,
+            "rank %d runs another build of serry than rank 0; use one library for all "
+            "ranks of job \"%s\"",
+            m->rank, job->name);
     if (m->kind != (int32_t)job->kind)
         return serry_fail(error, SERRY_ERR_INVALID,
                           "job \"%s\" mixes kinds of ranks: rank 0 joined as one of %s, rank %d as "
-                          "one of %s; all ranks must be of one kind", job->name,
-                          kind_text((int)job->kind), m->rank, kind_text(m->kind));
+                          "one of %s; all ranks must be of one kind",
+                          job->name, kind_text((int)job->kind), m->rank, kind_text(m->kind));
     if (job->kind == SERRY_THREADS && m->pid != (int32_t)getpid())
         return serry_fail(error, SERRY_ERR_INVALID,
                           "job \"%s\" has thread ranks in two processes (%d and %d); thread ranks "
-                          "share one process", job->name, (int)getpid(), m->pid);
+                          "share one process",
+                          job->name, (int)getpid(), m->pid);
     if (m->size != job->size)
         return serry_fail(error, SERRY_ERR_INVALID,
                           "job \"%s\": rank 0 was told a world size of %d, rank %d one of %d",
                           job->name, job->size, m->rank, m->size);
     if (m->rank < 0 || m->rank >= job->size || m->rank == HOST || r->guest[m->rank] != NULL)
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "job \"%s\": two ranks say that they are rank %d of %d; give each its own "
-                          "number, and each job its own name", job->name, m->rank, job->size);
+        return serry_fail(
+            error, SERRY_ERR_INVALID,
+            "job \"%s\": two ranks say that they are rank %d of %d; give each its own "
+            "number, and each job its own name",
+            job->name, m->rank, job->size);
     c->rank = m->rank;
     r->guest[m->rank] = c;
     error->peer = -1;
@@ -389,9 +396,11 @@ static int guest_read(rendezvous *r, uint32_t type, message *m, int *fd, serry_e
     if (!wait_expired(&patient) && patient.deadline_ns != UINT64_MAX)
         patient.deadline_ns += GRACE_NS;
     if (poll_until(&ready, 1, &patient) == 0)
-        return serry_fail(error, SERRY_ERR_TIMEOUT,
-                          "job \"%s\" did not start within %d ms: this rank waits for rank 0, which "
-                          "waits for others", r->job->name, r->limit->timeout_ms);
+        return serry_fail(
+            error, SERRY_ERR_TIMEOUT,
+            "job \"%s\" did not start within %d ms: this rank waits for rank 0, which "
+            "waits for others",
+            r->job->name, r->limit->timeout_ms);
     if (!message_receive(r->connection[0].fd, m, fd))
         return fail_gone(HOST, error);
     if (m->type == type)
@@ -469,8 +478,9 @@ int rendezvous_receive(rendezvous *r, arena_ticket *ticket, int *fd, serry_error
     int rc = guest_read(r, MESSAGE_ARENA, &m, fd, error);
 
     if (rc == SERRY_OK && *fd < 0)
-        rc = serry_fail(error, SERRY_ERR_ARENA, "rank 0 sent no descriptor of the arena (is the "
-                                                "limit of open files reached?)");
+        rc = serry_fail(error, SERRY_ERR_ARENA,
+                        "rank 0 sent no descriptor of the arena (is the "
+                        "limit of open files reached?)");
     if (rc == SERRY_OK)
         *ticket = m.ticket;
     return rc;

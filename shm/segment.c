@@ -68,7 +68,8 @@ static int check_file_limit(uint64_t bytes, serry_error *error)
         limit.rlim_cur < bytes)
         return serry_fail(error, SERRY_ERR_NO_SPACE,
                           "the arena is a file of %" PRIu64 " KiB, but the file size limit of this "
-                          "process is %" PRIu64 " KiB; raise it (ulimit -f) or set SERRY_POOL lower",
+                          "process is %" PRIu64
+                          " KiB; raise it (ulimit -f) or set SERRY_POOL lower",
                           bytes / KIB, (uint64_t)limit.rlim_cur / KIB);
     return SERRY_OK;
 }
@@ -110,7 +111,8 @@ static int create_shm(uint64_t bytes, uint64_t needed, bool must, int *fd, serry
     int rc = SERRY_OK;
 
     if (file < 0 && must)
-        return serry_fail_errno(error, errno, "cannot make a file in " SHM_DIRECTORY
+        return serry_fail_errno(error, errno,
+                                "cannot make a file in " SHM_DIRECTORY
                                 "; let serry use other memory with SERRY_MEMORY=memfd");
     if (file < 0)
         return SERRY_OK;
@@ -174,8 +176,8 @@ int segment_reserve(int fd, uint64_t offset, uint64_t bytes, const char *what, s
 
 void segment_release(int fd, uint64_t offset, uint64_t bytes)
 {
-    while (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-                     (off_t)bytes) != 0 &&
+    while (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) !=
+               0 &&
            errno == EINTR)
         ;
 }

@@ -58,8 +58,7 @@ void slot_leave(arena_slot *slot)
 
 bool slot_bury(arena_slot *slot)
 {
-    return move(slot, SLOT_ALIVE, SLOT_DEAD) ||
-           slot_is_dead(slot);
+    return move(slot, SLOT_ALIVE, SLOT_DEAD) || slot_is_dead(slot);
 }
 
 bool slot_has_left(const arena_slot *slot)

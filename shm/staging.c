@@ -28,7 +28,8 @@ int staging_reserve(shm_member *m, size_t bytes)
         operation_error(m);
         return serry_fail(m->error, SERRY_ERR_NO_SPACE,
                           "no address space for the %zu bytes in which the result of a large "
-                          "operation waits until it is sure; make it in smaller pieces", bytes);
+                          "operation waits until it is sure; make it in smaller pieces",
+                          bytes);
     }
     madvise(room, bytes, MADV_HUGEPAGE);
     m->staging = room;

@@ -76,8 +76,7 @@ static void sleep_while(_Atomic uint64_t *word, uint64_t seen, const wait_limit 
     if (limit->deadline_ns < until)
         until = limit->deadline_ns;
     struct timespec at = {(time_t)(until / NS_PER_S), (long)(until % NS_PER_S)};
-    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, (uint32_t)seen, &at, NULL,
-            FUTEX_BITSET_MATCH_ANY);
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, (uint32_t)seen, &at, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
 void wait_wake(_Atomic uint64_t *word)

@@ -78,8 +78,7 @@ int serry_allreduce(const void *send, void *recv, size_t count, serry_dtype dtyp
     return run(comm, &call);
 }
 
-int serry_allgather(const void *send, void *recv, size_t count, serry_dtype dtype,
-                    serry_comm *comm)
+int serry_allgather(const void *send, void *recv, size_t count, serry_dtype dtype, serry_comm *comm)
 {
     serry_call call = {.kind = SERRY_KIND_ALLGATHER,
                        .dtype = dtype,

@@ -35,7 +35,8 @@ static __attribute__((cold, noinline)) int refuse(serry_comm *comm, const char *
         return serry_fail(error, SERRY_ERR_INVALID, "%s: the communicator is NULL", operation);
     return serry_fail(error, SERRY_ERR_FORKED,
                       "%s: this communicator belongs to the parent of this process; a child after "
-                      "fork can only finalize it, and join a job of its own", operation);
+                      "fork can only finalize it, and join a job of its own",
+                      operation);
 }
 
 int serry_comm_check(serry_comm *comm, const char *operation)
@@ -78,7 +79,8 @@ int serry_init(const serry_config *config, serry_comm **comm)
 
     serry_error_begin(error, "init", 0, -1);
     if (comm == NULL)
-        return serry_fail(error, SERRY_ERR_INVALID, "init: no place to put the communicator (NULL)");
+        return serry_fail(error, SERRY_ERR_INVALID,
+                          "init: no place to put the communicator (NULL)");
     *comm = NULL;
     pthread_once(&once, watch_forks);
     int rc = serry_environment_job(config, &job, error);
@@ -119,8 +121,8 @@ static int divide(serry_comm *comm, int colour, int key, serry_comm **part)
 
     if (made == NULL)
         return comm->error.error;
-    int rc = comm->backend->split(comm->member, colour, key, comm->timeout_ms, &member,
-                                  &comm->error);
+    int rc =
+        comm->backend->split(comm->member, colour, key, comm->timeout_ms, &member, &comm->error);
     if (rc == SERRY_OK && member != NULL) {
         comm_adopt(made, member);
         *part = made;
@@ -173,7 +175,8 @@ int serry_set_policy(serry_comm *comm, serry_policy policy)
         serry_error_begin(&comm->error, "set_policy", 0, comm->rank);
         return serry_fail(&comm->error, SERRY_ERR_INVALID,
                           "set_policy: %d is no policy; give SERRY_REPORT, SERRY_EXCLUDE or "
-                          "SERRY_REVOKE", (int)policy);
+                          "SERRY_REVOKE",
+                          (int)policy);
     }
     comm->backend->set_policy(comm->member, policy);
     return SERRY_OK;

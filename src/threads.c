@@ -108,8 +108,9 @@ int serry_run_threads(int ranks, int (*body)(serry_comm *comm, void *argument), 
 
     serry_error_begin(error, "run_threads", 0, -1);
     if (ranks < 1 || ranks > (int)SERRY_MAX_RANKS || body == NULL)
-        return serry_fail(error, SERRY_ERR_INVALID, "run_threads: %d ranks, function %s; give 1 to "
-                                                    "%u ranks and a function",
+        return serry_fail(error, SERRY_ERR_INVALID,
+                          "run_threads: %d ranks, function %s; give 1 to "
+                          "%u ranks and a function",
                           ranks, body == NULL ? "NULL" : "given", SERRY_MAX_RANKS);
     team_member *members = calloc((size_t)ranks, sizeof(*members));
     if (members == NULL)

@@ -137,9 +137,11 @@ static void sealed_after(test_rank *self)
     check_goes_on(self, self->size - 1, total - (VICTIM + 1));
 }
 
+/* A sealed sleeper reads what the others write meanwhile, finds its seal, and drops it: by design a
+ * race, which the thread sanitizer would report. */
 static void everywhere(test_body body)
 {
-    for (int kind = SERRY_PROCESSES; kind <= SERRY_THREADS; kind++)
+    for (int kind = SERRY_PROCESSES; kind <= (TEST_TSAN ? SERRY_PROCESSES : SERRY_THREADS); kind++)
         for (int size = 2; size <= 7; size += size == 2 ? 1 : 4)
             run_ranks((serry_kind_of_rank)kind, size, body, NULL);
 }
@@ -183,10 +185,10 @@ static void sum_or_die(void *accumulator, const void *next, size_t count, serry_
 }
 
 typedef struct plan {
-    bool arena;      /* memory of the vectors */
-    int deadly[4];   /* for each rank: the call at which it dies; 0: never */
+    bool arena;    /* memory of the vectors */
+    int deadly[4]; /* for each rank: the call at which it dies; 0: never */
     int deaths;
-    bool completes;  /* the operation, in spite of them */
+    bool completes; /* the operation, in spite of them */
 } plan;
 
 static void fill(int64_t *vector, int rank)
@@ -233,8 +235,8 @@ static void killed_while_combining(test_rank *self)
         CHECK(self, holds(vector, self->rank, self->rank));
     }
     for (int r = 0; r < self->size; r++) {
-        CHECK(self, serry_rank_set_has(&serry_last_error(self->comm)->ranks, r) ==
-                        (p->deadly[r] != 0));
+        CHECK(self,
+              serry_rank_set_has(&serry_last_error(self->comm)->ranks, r) == (p->deadly[r] != 0));
         total -= p->deadly[r] != 0 ? r + 1 : 0;
     }
     for (int i = 0; i < 3; i++)
@@ -277,11 +279,13 @@ static void killed_in_another_ones_place_the_rest_completes(void **state)
 {
     (void)state;
     for (int call = 1; call <= 300; call += 61) {
-        run_plan((plan){.arena = true, .deadly = {call, 0, call, 0}, .deaths = 2,
-                        .completes = true});
-        run_plan((plan){.arena = true, .deadly = {call, 0, call + 20, 0}, .deaths = 2,
-                        .completes = true});
-        run_plan((plan){.arena = true, .deadly = {call, call + 30, 0, call + 60}, .deaths = 3,
+        run_plan(
+            (plan){.arena = true, .deadly = {call, 0, call, 0}, .deaths = 2, .completes = true});
+        run_plan((plan){
+            .arena = true, .deadly = {call, 0, call + 20, 0}, .deaths = 2, .completes = true});
+        run_plan((plan){.arena = true,
+                        .deadly = {call, call + 30, 0, call + 60},
+                        .deaths = 3,
                         .completes = true});
     }
 }

@@ -1,8 +1,8 @@
 /* timeout.c - a rank that comes late, or never.
  *
  * The others get SERRY_ERR_TIMEOUT naming exactly the missing, with inputs and outputs as they
- * were; every other operation is SERRY_ERR_PENDING; the same call again completes with the right result.
- * No upper bounds on time but the watchdog's. */
+ * were; every other operation is SERRY_ERR_PENDING; the same call again completes with the right
+ * result. No upper bounds on time but the watchdog's. */
 #include <string.h>
 
 #include "vectors.h"
@@ -213,8 +213,7 @@ static void body_incomplete(test_rank *self)
     int result = test_init(self, 2 * SHORT_MS, &comm);
     const serry_error *record = serry_last_error(NULL);
     CHECK(self, comm == NULL);
-    if (self->rank == 0 ||
-        missing[0] == 0) /* the others are told by rank 0, which may have come first */
+    if (self->rank == 0 || missing[0] == 0) /* else told by rank 0, which may have come first */
         CHECK(self, test_now() - start >= 1e-3 * (2 * SHORT_MS - 1));
     if (!test_expect(self, SERRY_ERR_TIMEOUT, result, NULL, "serry_init"))
         return;

@@ -24,12 +24,14 @@ extern "C" {
     X(ALLTOALL, "alltoall", 0, 0, N, N)                                                            \
     X(SPLIT, "split", 0, 0, 1, N)
 
+// clang-format off
 typedef enum serry_kind {
 #define SERRY_X(name, text, root, reduction, send, recv) SERRY_KIND_##name,
     SERRY_KIND_MAP(SERRY_X)
 #undef SERRY_X
     SERRY_KINDS
 } serry_kind;
+// clang-format on
 
 /* One collective call of one rank. Buffers are the caller's, and stay the caller's. */
 typedef struct serry_call {

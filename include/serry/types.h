@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define SERRY_MAX_RANKS 256u          /* largest world size */
+#define SERRY_MAX_RANKS 256u                      /* largest world size */
 #define SERRY_MAX_COUNT ((UINT64_C(1) << 34) - 1) /* largest element count of one call */
 
 /* A rank's membership in a group. One thread at a time may use it. */
@@ -63,9 +63,10 @@ typedef enum serry_kind_of_rank {
 /* What an operation does in which a rank newly does not take part, because it has failed or left. All
  * ranks of a communicator must have the same policy; it is compared with the call. */
 typedef enum serry_policy {
-    SERRY_REPORT = 0, /* SERRY_ERR_RANK_FAILED on all survivors, once; the next one goes on without */
-    SERRY_EXCLUDE,    /* goes on among the survivors without an error; see serry_participants() */
-    SERRY_REVOKE      /* revokes the communicator: SERRY_ERR_REVOKED from then on */
+    SERRY_REPORT =
+        0,         /* SERRY_ERR_RANK_FAILED on all survivors, once; the next one goes on without */
+    SERRY_EXCLUDE, /* goes on among the survivors without an error; see serry_participants() */
+    SERRY_REVOKE   /* revokes the communicator: SERRY_ERR_REVOKED from then on */
 } serry_policy;
 
 /* A set of ranks of one communicator. */
@@ -93,7 +94,9 @@ typedef struct serry_config {
                                 the machine's memory. Address space only, until allocated */
 } serry_config;
 
+// clang-format off
 #define SERRY_CONFIG_INIT {sizeof(serry_config), -1, -1, NULL, SERRY_PROCESSES, 0, 0}
+// clang-format on
 
 /* A user-defined reduction: accumulator[i] = accumulator[i] (op) next[i] for i in [0, count).
  * Called on pieces of the vectors, with contributions in the order of docs/reductions.md. Must be
