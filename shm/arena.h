@@ -36,6 +36,9 @@ shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
 void arena_hold(shm_arena *arena, int slot);
 void arena_drop(shm_arena *arena, int slot);
 
+/* Has this rank of the process one communicator left? */
+bool arena_is_last(shm_arena *arena, int slot);
+
 /* [offset, offset + bytes) as a pointer, or NULL where it is not wholly in the pool. */
 static inline void *arena_in_pool(const shm_arena *arena, uint64_t offset, uint64_t bytes)
 {

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "extent.h"
+#include "lifeline.h"
 #include "operation.h"
 #include "record.h"
 #include "word.h"
@@ -93,15 +94,35 @@ static int shm_open_job(const serry_job *job, serry_member **member, serry_error
     return m == NULL ? error->error : SERRY_OK;
 }
 
-static void shm_close(serry_member *member)
+/* Its life lock lies in the arena, which must not go while a living thread holds it. */
+static int check_thread(const shm_member *m, serry_error *error)
+{
+    shm_arena *arena = m->group.arena;
+    uint32_t slot = slot_of(m);
+
+    if (arena->kind != SERRY_THREADS || !arena_is_last(arena, (int)slot) ||
+        !lifeline_is_elsewhere(&arena->slots[slot].life))
+        return SERRY_OK;
+    serry_error_begin(error, "finalize", 0, m->group.rank);
+    return serry_fail(error, SERRY_ERR_INVALID,
+                      "finalize: rank %d joined in another thread, which still runs; finalize it "
+                      "there",
+                      m->group.rank);
+}
+
+static int shm_close(serry_member *member, serry_error *error)
 {
     shm_member *m = own(member);
+    int rc = check_thread(m, error);
 
+    if (rc != SERRY_OK)
+        return rc;
     if (is_world(m))
         extent_give_all(m->group.arena, slot_of(m));
     shm_group group = m->group;
     member_free(m);
     group_close(&group);
+    return SERRY_OK;
 }
 
 static void shm_forget(serry_member *member)

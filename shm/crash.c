@@ -21,6 +21,12 @@ static pthread_mutex_t lock =
 static _Atomic(arena_slot *) slots[JOBS_MOST];
 static bool installed[SIGNALS];
 
+/* Does the instruction that caused the signal run again on return, and cause it again? */
+static bool runs_again(int number)
+{
+    return number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL;
+}
+
 /* Async-signal-safe: atomics and one system call for each job. */
 static void handle(int number, siginfo_t *info, void *context)
 {
@@ -34,7 +40,7 @@ static void handle(int number, siginfo_t *info, void *context)
     }
     signal(number, SIG_DFL);
     errno = before;
-    if (info->si_code <= 0) /* sent, not raised by the instruction that runs again on return */
+    if (info->si_code <= 0 || !runs_again(number))
         raise(number);
 }
 
@@ -98,4 +104,10 @@ void crash_forget(arena_slot *slot)
     if (replace(slot, NULL) && is_empty())
         uninstall();
     pthread_mutex_unlock(&lock);
+}
+
+void crash_forget_all(void)
+{
+    for (int i = 0; i < JOBS_MOST; i++)
+        atomic_store_explicit(&slots[i], NULL, memory_order_release);
 }

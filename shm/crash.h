@@ -16,4 +16,7 @@ void crash_mark(arena_slot *slot);
 /* The slot is about to be unmapped. With the last one the handlers are taken away again. */
 void crash_forget(arena_slot *slot);
 
+/* In the child of a fork: no slot is its own. Takes no lock. */
+void crash_forget_all(void);
+
 #endif

@@ -39,6 +39,7 @@ static void parent_after_fork(void)
 
 static void child_after_fork(void)
 {
+    crash_forget_all();
     while (arenas != NULL) {
         shm_arena *next = arenas->next;
         close(arenas->fd);
@@ -65,6 +66,14 @@ void arena_hold(shm_arena *arena, int slot)
     arena->members++;
     arena->members_of[slot]++;
     pthread_mutex_unlock(&arenas_lock);
+}
+
+bool arena_is_last(shm_arena *arena, int slot)
+{
+    pthread_mutex_lock(&arenas_lock);
+    bool last = arena->members_of[slot] == 1;
+    pthread_mutex_unlock(&arenas_lock);
+    return last;
 }
 
 static void unmap(shm_arena *arena)

@@ -41,12 +41,22 @@ int lifeline_hold(pthread_mutex_t *lock, serry_error *error)
     return rc == 0 ? SERRY_OK : serry_fail_errno(error, rc, "cannot take this rank's life lock");
 }
 
+static uint32_t holder_of(pthread_mutex_t *lock)
+{
+    return atomic_load_explicit(word_of(lock), memory_order_relaxed) & FUTEX_TID_MASK;
+}
+
 void lifeline_let_go(pthread_mutex_t *lock)
 {
-    uint32_t holder = atomic_load_explicit(word_of(lock), memory_order_relaxed) & FUTEX_TID_MASK;
-
-    if (holder == (uint32_t)syscall(SYS_gettid))
+    if (holder_of(lock) == (uint32_t)syscall(SYS_gettid))
         pthread_mutex_unlock(lock);
+}
+
+bool lifeline_is_elsewhere(pthread_mutex_t *lock)
+{
+    uint32_t holder = holder_of(lock);
+
+    return holder != 0 && holder != (uint32_t)syscall(SYS_gettid);
 }
 
 life lifeline_look(pthread_mutex_t *lock)

@@ -29,6 +29,9 @@ int lifeline_hold(pthread_mutex_t *lock, serry_error *error);
 /* The thread that holds it lets go; another thread's call changes nothing. */
 void lifeline_let_go(pthread_mutex_t *lock);
 
+/* Does another thread hold it, which lives? */
+bool lifeline_is_elsewhere(pthread_mutex_t *lock);
+
 /* What the kernel says. */
 life lifeline_look(pthread_mutex_t *lock);
 

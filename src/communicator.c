@@ -105,10 +105,13 @@ int serry_finalize(serry_comm **comm)
 {
     if (comm == NULL || *comm == NULL)
         return SERRY_OK;
-    if ((*comm)->forks == serry_forks)
-        (*comm)->backend->close((*comm)->member);
-    else
+    if ((*comm)->forks == serry_forks) {
+        int rc = (*comm)->backend->close((*comm)->member, &(*comm)->error);
+        if (rc != SERRY_OK)
+            return rc;
+    } else {
         (*comm)->backend->forget((*comm)->member);
+    }
     free(*comm);
     *comm = NULL;
     return SERRY_OK;

@@ -39,8 +39,9 @@ typedef struct serry_backend {
     /* Join the job and return when all its ranks have joined; *member is NULL on failure. */
     int (*open)(const serry_job *job, serry_member **member, serry_error *error);
 
-    /* Leave at once and free the member. Groups made from it are closed before it. */
-    void (*close)(serry_member *member);
+    /* Leave at once and free the member. SERRY_ERR_INVALID where a thread rank's last group is closed
+     * by another thread than the one that joined and still runs; then nothing has changed. */
+    int (*close)(serry_member *member, serry_error *error);
 
     /* In the child of a fork: free the member's private memory, touch nothing shared. */
     void (*forget)(serry_member *member);

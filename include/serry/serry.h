@@ -69,7 +69,8 @@ int serry_init(const serry_config *config, serry_comm **comm);
  * Leave: frees the communicator and sets it to NULL; *comm NULL is allowed. Does not wait for the
  * others; operations that this rank has completed stay complete for them, and later ones find it
  * gone. Call it for each communicator, the world's last; in a child after fork it frees private
- * memory only.
+ * memory only. A thread rank leaves in the thread that joined: SERRY_ERR_INVALID, and nothing changes,
+ * where another one frees its last communicator while that thread runs.
  */
 int serry_finalize(serry_comm **comm);
 
