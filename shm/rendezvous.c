@@ -1,45 +1,21 @@
-/* rendezvous.c - see rendezvous.h. */
+/* rendezvous.c - see rendezvous.h. Rank 0's side is in host.c. */
 #include "rendezvous.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "host.h"
 #include "layout.h"
-#include "message.h"
 #include "record.h"
 
-enum { STRANGERS = 16 }; /* connections beyond the guests that may wait to be looked at */
-#define HOST 0
 #define RETRY_NS 2000000L /* between two attempts to reach a host that is not there yet */
-#define FAREWELL_MS 500
-#define GRACE_NS                                                                                   \
-    UINT64_C(2000000000) /* a guest waits this much longer: the host knows who is missing */
-
-typedef struct connection {
-    int fd;
-    int rank; /* -1: has not said hello */
-} connection;
-
-struct rendezvous {
-    const serry_job *job;
-    wait_limit *limit;
-    uint64_t key[2]; /* hash of user and job name */
-    int listener;    /* host; -1: none */
-    bool told;       /* the others know of the failure */
-    int connections;
-    connection connection[SERRY_MAX_RANKS + STRANGERS];
-    connection
-        *guest[SERRY_MAX_RANKS]; /* host: by rank; NULL: not there. Valid after the meeting */
-};
+#define GRACE_NS UINT64_C(2000000000) /* a guest waits longer: the host knows who is missing */
 
 static void hash_job(const char *name, uint64_t key[2])
 {
@@ -53,7 +29,7 @@ static void hash_job(const char *name, uint64_t key[2])
     }
 }
 
-static socklen_t job_address(const rendezvous *r, struct sockaddr_un *address)
+socklen_t rendezvous_address(const rendezvous *r, struct sockaddr_un *address)
 {
     memset(address, 0, sizeof(*address));
     address->sun_family = AF_UNIX;
@@ -63,7 +39,7 @@ static socklen_t job_address(const rendezvous *r, struct sockaddr_un *address)
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
 }
 
-static void fill(const rendezvous *r, message *m, uint32_t type)
+void rendezvous_fill(const rendezvous *r, message *m, uint32_t type)
 {
     memset(m, 0, sizeof(*m));
     m->type = type;
@@ -76,8 +52,7 @@ static void fill(const rendezvous *r, message *m, uint32_t type)
     m->peer = -1;
 }
 
-/* poll() until something is there or the limit has passed (then 0). */
-static int poll_until(struct pollfd *fds, nfds_t count, wait_limit *limit)
+int rendezvous_poll(struct pollfd *fds, nfds_t count, wait_limit *limit)
 {
     for (;;) {
         if (wait_expired(limit))
@@ -91,7 +66,7 @@ static int poll_until(struct pollfd *fds, nfds_t count, wait_limit *limit)
     }
 }
 
-static int fail_as_told(const message *m, serry_error *error)
+int rendezvous_fail_as_told(const message *m, serry_error *error)
 {
     int code = m->code < 0 ? m->code : SERRY_ERR_ARENA;
 
@@ -100,7 +75,7 @@ static int fail_as_told(const message *m, serry_error *error)
     return serry_fail(error, code, "%s", m->text);
 }
 
-static int fail_gone(int rank, serry_error *error)
+int rendezvous_fail_gone(int rank, serry_error *error)
 {
     error->peer = rank;
     serry_rank_set_add(&error->ranks, rank);
@@ -108,56 +83,9 @@ static int fail_gone(int rank, serry_error *error)
                       rank);
 }
 
-/* ---- host ------------------------------------------------------------------------------------ */
-
-static const char *kind_text(int kind)
+void rendezvous_fill_failure(const rendezvous *r, message *m, const serry_error *error)
 {
-    return kind == SERRY_THREADS ? "threads" : "processes";
-}
-
-/* Is this hello one of ours? SERRY_OK also registers the guest. */
-static int check_hello(rendezvous *r, connection *c, const message *m, serry_error *error)
-{
-    const serry_job *job = r->job;
-
-    error->peer = m->rank;
-    serry_rank_set_add(&error->ranks, m->rank);
-    if (m->layout != SHM_LAYOUT)
-        return serry_fail(
-            error, SERRY_ERR_LAYOUT,
-            "rank %d runs another build of serry than rank 0; use one library for all "
-            "ranks of job \"%s\"",
-            m->rank, job->name);
-    if (m->kind != (int32_t)job->kind)
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "job \"%s\" mixes kinds of ranks: rank 0 joined as one of %s, rank %d as "
-                          "one of %s; all ranks must be of one kind",
-                          job->name, kind_text((int)job->kind), m->rank, kind_text(m->kind));
-    if (job->kind == SERRY_THREADS && m->pid != (int32_t)getpid())
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "job \"%s\" has thread ranks in two processes (%d and %d); thread ranks "
-                          "share one process",
-                          job->name, (int)getpid(), m->pid);
-    if (m->size != job->size)
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "job \"%s\": rank 0 was told a world size of %d, rank %d one of %d",
-                          job->name, job->size, m->rank, m->size);
-    if (m->rank < 0 || m->rank >= job->size || m->rank == HOST || r->guest[m->rank] != NULL)
-        return serry_fail(
-            error, SERRY_ERR_INVALID,
-            "job \"%s\": two ranks say that they are rank %d of %d; give each its own "
-            "number, and each job its own name",
-            job->name, m->rank, job->size);
-    c->rank = m->rank;
-    r->guest[m->rank] = c;
-    error->peer = -1;
-    error->ranks = (serry_rank_set){{0}};
-    return SERRY_OK;
-}
-
-static void fill_failure(const rendezvous *r, message *m, const serry_error *error)
-{
-    fill(r, m, MESSAGE_FAILED);
+    rendezvous_fill(r, m, MESSAGE_FAILED);
     m->code = error->error;
     m->peer = error->peer;
     m->ranks = error->ranks;
@@ -168,187 +96,10 @@ static void tell_all(rendezvous *r, const serry_error *error)
 {
     message m;
 
-    fill_failure(r, &m, error);
+    rendezvous_fill_failure(r, &m, error);
     for (int i = 0; i < r->connections; i++)
         message_send(r->connection[i].fd, &m, -1);
     r->told = true;
-}
-
-static void accept_guest(rendezvous *r)
-{
-    int fd = accept4(r->listener, NULL, NULL, SOCK_CLOEXEC);
-
-    if (fd < 0)
-        return;
-    if (!message_same_user(fd) || r->connections == SERRY_MAX_RANKS + STRANGERS)
-        close(fd);
-    else
-        r->connection[r->connections++] = (connection){fd, -1};
-}
-
-static int count_guests(const rendezvous *r)
-{
-    int count = 0;
-
-    for (int i = 1; i < r->job->size; i++)
-        count += r->guest[i] != NULL;
-    return count;
-}
-
-static int fail_missing(const rendezvous *r, const bool *there, serry_error *error)
-{
-    char text[256];
-
-    for (int i = 1; i < r->job->size; i++) {
-        if (there[i])
-            continue;
-        serry_rank_set_add(&error->ranks, i);
-        if (error->peer < 0)
-            error->peer = i;
-    }
-    return serry_fail(error, SERRY_ERR_TIMEOUT,
-                      "job \"%s\" did not start within %d ms: still missing rank %s of %d",
-                      r->job->name, r->limit->timeout_ms,
-                      serry_rank_set_text(&error->ranks, text, sizeof(text)), r->job->size);
-}
-
-/* Wait until something happens on the listener or a connection; *index is the connection, or -1 for
- * the listener. */
-static int next_event(rendezvous *r, int *index)
-{
-    struct pollfd fds[SERRY_MAX_RANKS + STRANGERS + 1];
-
-    for (int i = 0; i < r->connections; i++)
-        fds[i] = (struct pollfd){r->connection[i].fd, POLLIN, 0};
-    fds[r->connections] = (struct pollfd){r->listener, POLLIN, 0};
-    if (poll_until(fds, (nfds_t)r->connections + 1, r->limit) == 0)
-        return SERRY_ERR_TIMEOUT;
-    *index = -1;
-    for (int i = 0; i < r->connections && *index < 0; i++)
-        *index = fds[i].revents != 0 ? i : -1;
-    return SERRY_OK;
-}
-
-/* A message of connection `i`, which the host expects to be of `type`. */
-static int read_guest(rendezvous *r, int i, uint32_t type, serry_error *error)
-{
-    connection *c = &r->connection[i];
-    message m;
-    int fd;
-
-    if (!message_receive(c->fd, &m, &fd)) {
-        if (c->rank >= 0)
-            return fail_gone(c->rank, error);
-        close(c->fd); /* a stranger that went away */
-        c->fd = -1;   /* poll() passes over it */
-        return SERRY_OK;
-    }
-    if (fd >= 0)
-        close(fd);
-    if (m.type == MESSAGE_FAILED)
-        return fail_as_told(&m, error);
-    if (m.type != type || memcmp(m.job, r->key, sizeof(m.job)) != 0)
-        return serry_fail(error, SERRY_ERR_ARENA, "job \"%s\": a process spoke out of turn",
-                          r->job->name);
-    return type == MESSAGE_HELLO ? check_hello(r, c, &m, error) : SERRY_OK;
-}
-
-static int host_gather(rendezvous *r, serry_error *error)
-{
-    while (count_guests(r) < r->job->size - 1) {
-        bool there[SERRY_MAX_RANKS];
-        int index, rc = next_event(r, &index);
-        if (rc == SERRY_ERR_TIMEOUT) {
-            for (int i = 0; i < r->job->size; i++)
-                there[i] = r->guest[i] != NULL;
-            return fail_missing(r, there, error);
-        }
-        if (index < 0)
-            accept_guest(r);
-        else if ((rc = read_guest(r, index, MESSAGE_HELLO, error)) != SERRY_OK)
-            return rc;
-    }
-    return SERRY_OK;
-}
-
-static int host_listen(rendezvous *r, serry_error *error)
-{
-    struct sockaddr_un address;
-    socklen_t length = job_address(r, &address);
-
-    r->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (r->listener < 0)
-        return serry_fail_errno(error, errno, "cannot make a socket to start the job");
-    if (bind(r->listener, (struct sockaddr *)&address, length) != 0) {
-        int cause = errno;
-        close(r->listener);
-        r->listener = -1;
-        if (cause == EADDRINUSE)
-            return SERRY_ERR_INVALID; /* somebody else is rank 0: see meet */
-        return serry_fail_errno(error, cause, "cannot bind the socket to start the job");
-    }
-    if (listen(r->listener, SERRY_MAX_RANKS) != 0)
-        return serry_fail_errno(error, errno, "cannot listen for the ranks of the job");
-    return SERRY_OK;
-}
-
-/* Others may still be on their way: tell them as they come, for a while. And let everybody read what
- * was said: a connection that is closed before its end has read it may lose it. */
-static void host_farewell(rendezvous *r, const serry_error *error)
-{
-    wait_limit while_ms = {FAREWELL_MS, 0}, *limit = r->limit;
-    int open = r->connections, index;
-    message m;
-
-    fill_failure(r, &m, error);
-    r->limit = &while_ms;
-    while (open > 0 || (error->error != SERRY_ERR_TIMEOUT && r->connections < r->job->size - 1)) {
-        int before = r->connections, fd;
-        if (next_event(r, &index) != SERRY_OK)
-            break;
-        if (index < 0)
-            accept_guest(r);
-        if (r->connections > before && message_send(r->connection[before].fd, &m, -1))
-            open++;
-        message said;
-        if (index >= 0 && !message_receive(r->connection[index].fd, &said, &fd)) {
-            close(r->connection[index].fd);
-            r->connection[index].fd = -1;
-            open--;
-        } else if (index >= 0 && fd >= 0) {
-            close(fd);
-        }
-    }
-    r->limit = limit;
-}
-
-static int host_ready(rendezvous *r, serry_error *error)
-{
-    bool ready[SERRY_MAX_RANKS] = {true};
-    message m;
-
-    for (int left = r->job->size - 1; left > 0;) {
-        int index, rc = next_event(r, &index);
-        if (rc == SERRY_ERR_TIMEOUT)
-            return fail_missing(r, ready, error);
-        if (index < 0) {
-            accept_guest(r); /* late, and one too many: its hello says whose number it bears */
-            continue;
-        }
-        int rank = r->connection[index].rank;
-        rc = read_guest(r, index, rank < 0 ? MESSAGE_HELLO : MESSAGE_READY, error);
-        if (rc != SERRY_OK)
-            return rc;
-        if (rank > 0 && !ready[rank]) {
-            ready[rank] = true;
-            left--;
-        }
-    }
-    fill(r, &m, MESSAGE_GO);
-    r->told = true; /* from the first GO on, a death is an ordinary death */
-    for (int i = 1; i < r->job->size; i++)
-        message_send(r->guest[i]->fd, &m, -1);
-    return SERRY_OK;
 }
 
 /* ---- guest ----------------------------------------------------------------------------------- */
@@ -356,7 +107,7 @@ static int host_ready(rendezvous *r, serry_error *error)
 static int guest_connect(rendezvous *r, serry_error *error)
 {
     struct sockaddr_un address;
-    socklen_t length = job_address(r, &address);
+    socklen_t length = rendezvous_address(r, &address);
     const struct timespec nap = {0, RETRY_NS};
 
     for (;;) {
@@ -395,14 +146,14 @@ static int guest_read(rendezvous *r, uint32_t type, message *m, int *fd, serry_e
     *fd = -1;
     if (!wait_expired(&patient) && patient.deadline_ns != UINT64_MAX)
         patient.deadline_ns += GRACE_NS;
-    if (poll_until(&ready, 1, &patient) == 0)
+    if (rendezvous_poll(&ready, 1, &patient) == 0)
         return serry_fail(
             error, SERRY_ERR_TIMEOUT,
             "job \"%s\" did not start within %d ms: this rank waits for rank 0, which "
             "waits for others",
             r->job->name, r->limit->timeout_ms);
     if (!message_receive(r->connection[0].fd, m, fd))
-        return fail_gone(HOST, error);
+        return rendezvous_fail_gone(HOST, error);
     if (m->type == type)
         return SERRY_OK;
     if (*fd >= 0)
@@ -412,15 +163,15 @@ static int guest_read(rendezvous *r, uint32_t type, message *m, int *fd, serry_e
         return serry_fail(error, SERRY_ERR_ARENA, "job \"%s\": rank 0 spoke out of turn",
                           r->job->name);
     r->told = true;
-    return fail_as_told(m, error);
+    return rendezvous_fail_as_told(m, error);
 }
 
 static int guest_say(rendezvous *r, uint32_t type, serry_error *error)
 {
     message m;
 
-    fill(r, &m, type);
-    return message_send(r->connection[0].fd, &m, -1) ? SERRY_OK : fail_gone(HOST, error);
+    rendezvous_fill(r, &m, type);
+    return message_send(r->connection[0].fd, &m, -1) ? SERRY_OK : rendezvous_fail_gone(HOST, error);
 }
 
 /* ---- both ------------------------------------------------------------------------------------ */
@@ -449,7 +200,7 @@ rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error
             message m;
             int fd;
             rc = guest_read(r, MESSAGE_FAILED, &m, &fd, error);
-            rc = rc == SERRY_OK ? fail_as_told(&m, error) : rc;
+            rc = rc == SERRY_OK ? rendezvous_fail_as_told(&m, error) : rc;
         }
     }
     if (rc != SERRY_OK) {
@@ -464,11 +215,11 @@ int rendezvous_hand_out(rendezvous *r, const arena_ticket *ticket, int fd, serry
 {
     message m;
 
-    fill(r, &m, MESSAGE_ARENA);
+    rendezvous_fill(r, &m, MESSAGE_ARENA);
     m.ticket = *ticket;
     for (int i = 1; i < r->job->size; i++)
         if (!message_send(r->guest[i]->fd, &m, fd))
-            return fail_gone(i, error);
+            return rendezvous_fail_gone(i, error);
     return SERRY_OK;
 }
 
