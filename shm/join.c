@@ -299,7 +299,7 @@ static int settle(shm_arena *arena, const serry_job *job, serry_error *error)
         rc = lifeline_init(&slot->life, error);
     if (rc == SERRY_OK && job->kind == SERRY_THREADS)
         rc = lifeline_hold(&slot->life, error);
-    if (rc == SERRY_OK)
+    if (rc == SERRY_OK && job->size > 1) /* nobody to watch, and nobody who would care */
         rc = have_monitor(arena, job->rank, error);
     if (rc != SERRY_OK)
         return rc;
@@ -373,7 +373,8 @@ shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
     rendezvous_close(meeting);
     if (arena == NULL)
         return NULL;
-    monitor_watch(arena->monitor);
+    if (arena->monitor != NULL)
+        monitor_watch(arena->monitor);
     *plan = plan_waiting(arena->slots, job->size);
     return arena;
 }

@@ -182,7 +182,8 @@ static COLD int fail_root(shm_member *m)
     blame(m, m->call.root);
     describe(m->signature, call, sizeof(call));
     return serry_fail(m->error, SERRY_ERR_RANK_FAILED,
-                      "the root of %s has left or failed; nothing was done", call);
+                      "rank %d, the root of %s, has left or failed; nothing was done", m->call.root,
+                      call);
 }
 
 static COLD int fail_timeout(shm_member *m)

@@ -141,6 +141,8 @@ static int fault_of_buffer(const serry_call *call, const char *name, const void 
 {
     const char *kind = serry_kind_name(call->kind);
     size_t element = serry_dtype_size(call->dtype);
+    if (call->kind == SERRY_KIND_BROADCAST)
+        name = "buffer"; /* as its one argument is called */
     if (buffer == NULL)
         return serry_fail(error, SERRY_ERR_INVALID,
                           "%s: %s is NULL, but rank %d needs %zu bytes there; only with a count "

@@ -63,6 +63,7 @@ void body_large(test_rank *self)
     test_at(self, "large broadcast");
     EXPECT_OK(self, serry_broadcast(recv, LARGE_COUNT, SERRY_F32, self->size - 1, self->comm));
     CHECK(self, hash_of(recv) == hash[self->size - 1]);
+    test_meet(self);
     recv[(size_t)self->rank] = 1; /* and of something that is not the same everywhere before */
     if (self->rank == 0)
         memset(recv, 0x5a, LARGE_COUNT * sizeof(float));

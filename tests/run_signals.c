@@ -25,6 +25,13 @@
     "for s in INT TERM HUP QUIT USR1 USR2; do trap \"echo $s >> $DIR/got$RANK\" $s; done\n"        \
     "echo $$ > $DIR/rank$RANK; while [ ! -e $DIR/stop ]; do sleep 0.02; done"
 
+static void assert_lives(pid_t pid)
+{
+    char state = process_state(pid);
+
+    assert_true(state != 0 && state != 'Z');
+}
+
 /* Wait until all processes of PARENT's ranks have noted their pids. */
 static void await_family(int ranks, pid_t (*family)[4])
 {
@@ -105,7 +112,7 @@ static void user_signal_spares_the_children_of_a_rank(void **state)
     await_pid("rank", 0);
     kill(command.pid, SIGUSR1);
     free(await_lines("got0", 1));
-    assert_int_equal(process_state(child), 'S');
+    assert_lives(child);
     make_file("stop");
     assert_int_equal(launched_end(&command), 0);
     await_gone(child);
@@ -333,7 +340,7 @@ static void killed_guardian_spares_foreign_children(void **state)
     foreign = await_pid("foreign", 0);
     kill(await_pid("guardian", 0), SIGKILL);
     assert_int_equal(launched_end(&command), 125);
-    assert_int_equal(process_state(foreign), 'S');
+    assert_lives(foreign);
     kill(foreign, SIGKILL);
     launched_free(&command);
 }
@@ -400,7 +407,7 @@ static void children_go_with_their_rank(void **state)
         child[i] = await_pid("child", i);
     kill(await_pid("rank", 1), SIGKILL);
     await_gone(child[1]);
-    assert_int_equal(process_state(child[0]), 'S');
+    assert_lives(child[0]);
     make_file("stop");
     assert_int_equal(launched_end(&command), 128 + SIGKILL);
     await_gone(child[0]);
@@ -465,5 +472,9 @@ int main(void)
         TEST(ranks_64_run_together),
     };
 
+    /* Whoever runs the tests in the background may ignore some, and ranks inherit that. */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
+    signal(SIGPIPE, SIG_DFL);
     return cmocka_run_group_tests_name("run_signals", tests, NULL, NULL);
 }
