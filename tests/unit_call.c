@@ -133,13 +133,19 @@ static void a_rank_may_leave_out_what_it_neither_gives_nor_gets(void **state)
             serry_call half = call;
             half.send = NULL;
             if (root ? cases[i].send_at_root : cases[i].send_elsewhere)
-                expect_invalid(&half, rank, "send is NULL", serry_kind_name(call.kind));
+                expect_invalid(&half, rank,
+                               call.kind == SERRY_KIND_BROADCAST ? "buffer is NULL"
+                                                                 : "send is NULL",
+                               serry_kind_name(call.kind));
             else
                 expect_ok(&half, rank);
             half = call;
             half.recv = NULL;
             if (root ? cases[i].recv_at_root : cases[i].recv_elsewhere)
-                expect_invalid(&half, rank, "recv is NULL", serry_kind_name(call.kind));
+                expect_invalid(&half, rank,
+                               call.kind == SERRY_KIND_BROADCAST ? "buffer is NULL"
+                                                                 : "recv is NULL",
+                               serry_kind_name(call.kind));
             else
                 expect_ok(&half, rank);
         }
