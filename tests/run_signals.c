@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <linux/close_range.h>
 #include <unistd.h>
 
 #include "launched.h"
@@ -472,7 +473,9 @@ int main(void)
         TEST(ranks_64_run_together),
     };
 
-    /* Whoever runs the tests in the background may ignore some, and ranks inherit that. */
+    /* Ranks inherit what this program inherits: ignored signals, where it runs in the background, and
+     * open files. */
+    close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
     signal(SIGINT, SIG_DFL);
     signal(SIGQUIT, SIG_DFL);
     signal(SIGPIPE, SIG_DFL);
