@@ -114,6 +114,11 @@ static int take_locked(shm_arena *arena, uint32_t owner, uint64_t pages, uint64_
                           " KiB; give it more with SERRY_POOL (or pool_bytes)",
                           pages * SHM_PAGE / KIB, arena->header->pool_bytes / KIB);
     *offset = arena->header->pool_offset + (uint64_t)page * SHM_PAGE;
+    if (owner == EXTENT_OF_GROUP) {
+        int rc = segment_reserve(arena->fd, *offset, SHM_PAGE, "a new communicator", error);
+        if (rc != SERRY_OK)
+            return rc;
+    }
     entry->page = page;
     entry->pages = (uint32_t)pages;
     entry->owner = owner;

@@ -10,7 +10,8 @@ int extent_init(arena_header *header, serry_error *error);
 /**
  * Take `bytes` (rounded up to pages) of zeroed pool.
  *
- * @param owner        Rank in the job, or EXTENT_OF_GROUP.
+ * @param owner        Rank in the job, or EXTENT_OF_GROUP: then the first page has memory before
+ *                     anybody can visit it.
  * @param reserve      Give it memory now; otherwise the caller does so, piece by piece.
  * @param[out] offset  From the arena's base.
  * @retval SERRY_ERR_NO_SPACE  The pool, the table or the memory is exhausted.

@@ -51,6 +51,7 @@ void group_format(shm_arena *arena, uint64_t offset, int size, const uint16_t *s
     atomic_store_explicit(&header->left, 0, memory_order_relaxed);
     for (int i = 0; i < size; i++)
         header->slot[i] = slot[i];
+    atomic_store_explicit(&header->formatted, 1, memory_order_release);
 }
 
 /* The first touch decides on which NUMA node a page lies. */
@@ -66,12 +67,15 @@ static void touch(unsigned char *start, size_t bytes)
 
 int group_settle(shm_arena *arena, uint64_t offset, int size, int rank, serry_error *error)
 {
+    group_header *header = (group_header *)(void *)(arena->base + offset);
     uint64_t own = offset + GROUP_HEADER_BYTES + (uint64_t)rank * region_bytes(size);
     int rc = segment_reserve(arena->fd, own, region_bytes(size), "the buffers of this rank", error);
 
-    if (rc == SERRY_OK)
-        touch(arena->base + own, region_bytes(size));
-    return rc;
+    if (rc != SERRY_OK)
+        return rc;
+    touch(arena->base + own, region_bytes(size));
+    atomic_store_explicit(&header->settled[rank], 1, memory_order_release);
+    return SERRY_OK;
 }
 
 int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, int rank,
@@ -80,6 +84,7 @@ int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, in
     group_header *header = (group_header *)(void *)(arena->base + offset);
 
     if (offset % SHM_PAGE != 0 || offset > arena->bytes - group_bytes(size) ||
+        atomic_load_explicit(&header->formatted, memory_order_acquire) == 0 ||
         header->bytes != group_bytes(size) || header->size != (uint32_t)size ||
         header->small_bytes != small_bytes(size) || header->chunk_bytes != chunk_bytes(size) ||
         header->region_bytes != region_bytes(size))
@@ -133,15 +138,18 @@ static void seal(unsigned char *region)
 void group_seal_slot(shm_arena *arena, uint64_t offset, int slot)
 {
     const group_header *header = (const group_header *)(const void *)(arena->base + offset);
-    int size = (int)header->size;
 
+    if (atomic_load_explicit(&header->formatted, memory_order_acquire) == 0)
+        return;
+    int size = (int)header->size;
     if (size < 1 || size > (int)SERRY_MAX_RANKS || header->bytes != group_bytes(size) ||
         offset > arena->bytes - header->bytes)
         return;
     for (int i = 0; i < size; i++) {
         unsigned char *region =
             arena->base + offset + GROUP_HEADER_BYTES + (size_t)i * region_bytes(size);
-        if (header->slot[i] == slot)
+        if (header->slot[i] == slot &&
+            atomic_load_explicit(&header->settled[i], memory_order_acquire) != 0)
             seal(region);
     }
 }

@@ -97,7 +97,10 @@ typedef struct arena_extent {
 
 typedef struct group_header {
     /* line 0: written by the group's first rank before it says where the group is, then constant */
-    _Alignas(SHM_LINE) uint64_t bytes; /* of the whole group */
+    _Alignas(SHM_LINE) uint64_t bytes; /* of the whole group; plain, published by formatted, as are
+                                          all that are not atomic */
+    _Atomic uint32_t formatted;        /* 0, then 1: release when the rest stands, acquire by
+                                          monitors, who may come earlier, and by members */
     uint32_t size;                     /* members */
     uint32_t small_bytes;              /* of one small buffer */
     uint32_t chunk_bytes;              /* of one in or out buffer */
@@ -109,6 +112,9 @@ typedef struct group_header {
     _Alignas(SHM_LINE) _Atomic uint32_t left; /* acq_rel add: the last one gives the extent back */
     /* line 2 on: as line 0 */
     _Alignas(SHM_LINE) uint16_t slot[SERRY_MAX_RANKS]; /* member's rank in the job */
+    /* each by its member, once: release when its region has memory, acquire by monitors, who must not
+     * touch it before */
+    _Alignas(SHM_LINE) _Atomic uint8_t settled[SERRY_MAX_RANKS];
 } group_header;
 
 /* Where a member's input for a large operation lies, if others can read it there. */

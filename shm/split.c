@@ -12,7 +12,6 @@
 #include "extent.h"
 #include "operation.h"
 #include "record.h"
-#include "segment.h"
 
 enum { PHASE_COLOURS = 1, PHASE_MEMORY, PHASE_READY };
 
@@ -64,18 +63,11 @@ static int make_group(shm_member *m)
     shm_arena *arena = m->group.arena;
     serry_error *error = &m->split.error;
     uint16_t slot[SERRY_MAX_RANKS];
-    uint64_t unused;
     int rc = extent_take(arena, EXTENT_OF_GROUP, group_bytes(m->split.size), false,
                          &m->split.offset, error);
 
     if (rc != SERRY_OK)
         return rc;
-    rc = segment_reserve(arena->fd, m->split.offset, GROUP_HEADER_BYTES, "the new communicator",
-                         error);
-    if (rc != SERRY_OK) {
-        extent_give(arena, EXTENT_OF_GROUP, m->split.offset, &unused);
-        return rc;
-    }
     for (int i = 0; i < m->split.size; i++)
         slot[i] = m->group.header->slot[m->split.member[i]];
     group_format(arena, m->split.offset, m->split.size, slot);
