@@ -95,6 +95,7 @@ static COLD unsigned pid_of(const shm_member *m, int rank)
 
 COLD int operation_fail_excluded(shm_member *m)
 {
+    m->excluded = true;
     operation_error(m);
     return serry_fail(
         m->error, SERRY_ERR_EXCLUDED,
@@ -351,7 +352,9 @@ int operation_run(shm_member *m, const serry_call *call, serry_error *error)
         m->open = false;
         return fail_revoked(m);
     }
-    if (__builtin_expect(m->open, 0)) {
+    if (__builtin_expect(m->open || m->excluded, 0)) {
+        if (m->excluded)
+            return operation_fail_excluded(m);
         if (!is_same(&m->call, call))
             return fail_pending(m);
     } else {

@@ -207,7 +207,7 @@ void await_known(test_rank *self, const serry_comm *comm, const int *dead)
         test_sleep_ms(1);
 }
 
-/* ---- processes and chance --------------------------------------------------------------------- */
+/* ---- processes and chance ------------------------------------------------------------------- */
 
 char process_state(pid_t pid)
 {

@@ -12,9 +12,9 @@
  * communicators stay behind: the world's goes to the orphans by itself. */
 _Noreturn void death_now(test_rank *self);
 
-/* The thread sanitizer does not know that the kernel puts the end of a thread before whatever others
- * learn of it: where that matters, before several steps without the dead in one call, they wait until
- * so many threads of the run have said that they end now. Elsewhere nothing happens here. */
+/* The thread sanitizer does not know that the kernel puts the end of a thread before whatever the
+ * others learn of it: where that matters, before several steps without the dead in one call, they
+ * wait until so many threads of the run have said that they end. Elsewhere this does nothing. */
 void await_ends(test_rank *self, unsigned ends);
 
 /* The process gets SIGKILL in so many microseconds, wherever it is then. */
@@ -58,7 +58,7 @@ void expect_participants(test_rank *self, const serry_comm *comm, const int *dea
 /* Wait until the library has found out about all of `dead`, without any operation. */
 void await_known(test_rank *self, const serry_comm *comm, const int *dead);
 
-/* ---- processes and chance --------------------------------------------------------------------- */
+/* ---- processes and chance ------------------------------------------------------------------- */
 
 /* The letter that /proc has for a process ('S', 'T', 'Z', ...); 0: there is none. */
 char process_state(pid_t pid);

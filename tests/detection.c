@@ -91,7 +91,7 @@ static void process_exits_without_finalize(void **state)
 
 /* ---- crashes -------------------------------------------------------------------------------- */
 
-/* As in a program without a test library in it, which has handlers of its own; and no core files. */
+/* As in a program without a test library, which has handlers of its own; and no core files. */
 static void body_crash(test_rank *self)
 {
     static const int handled[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGSYS};
@@ -289,7 +289,7 @@ static void all_but_one_killed_at_once(void **state)
 
 /* ---- several communicators ------------------------------------------------------------------ */
 
-/* Once in each communicator that the dead rank (the last of its part) belongs to, never in others. */
+/* Once in each communicator that the dead rank, the last one there, belongs to; never elsewhere. */
 static void expect_once(test_rank *self, serry_comm *comm, bool has_victim)
 {
     const int last[] = {serry_size(comm) - 1, -1}, none[] = {-1};

@@ -83,7 +83,7 @@ static void no_thread_is_left_after_a_thread_rank_has_ended(void **state)
     test_end(run);
 }
 
-/* ---- a life lock and its thread --------------------------------------------------------------- */
+/* ---- a life lock and its thread ------------------------------------------------------------- */
 
 static void *finalize_for_another(void *argument)
 {

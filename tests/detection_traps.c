@@ -153,6 +153,7 @@ static void child_aborts(serry_comm *comm)
 {
     (void)comm;
     signal(SIGSEGV, SIG_DFL); /* cmocka's would take the child back into the test */
+    prctl(PR_SET_DUMPABLE, 0);
     abort();
 }
 
@@ -211,6 +212,58 @@ static void fork_child_aborts(void **state)
 {
     (void)state;
     run_suspicious(have_a_child_that_aborts);
+}
+
+/* Rank `rank` of 2 in a job of the suspect's children. */
+static serry_comm *join_the_children(const test_rank *self, int rank)
+{
+    serry_config config = SERRY_CONFIG_INIT;
+    serry_comm *comm = NULL;
+    char job[96];
+
+    snprintf(job, sizeof(job), "%s-children", self->job);
+    config.rank = rank;
+    config.size = 2;
+    config.job = job;
+    config.timeout_ms = MINUTE_MS;
+    return serry_init(&config, &comm) == SERRY_OK && serry_barrier(comm) == SERRY_OK ? comm : NULL;
+}
+
+/* Rank 0 of the children's job crashes, rank 1 must find that out, and live itself. */
+static void have_children_with_a_job(test_rank *self)
+{
+    int status = -1;
+    pid_t second, first = fork();
+
+    if (first == 0) {
+        serry_comm *comm = join_the_children(self, 0);
+        if (comm != NULL)
+            child_aborts(comm);
+        _exit(1);
+    }
+    second = fork();
+    if (second == 0) {
+        serry_comm *comm = join_the_children(self, 1);
+        int rc = serry_barrier(comm);
+        _exit(rc == SERRY_ERR_RANK_FAILED && serry_barrier(comm) == SERRY_OK ? 0 : -rc);
+    }
+    CHECK(self, waitpid(first, &status, 0) == first && WIFSIGNALED(status) &&
+                    WTERMSIG(status) == SIGABRT);
+    CHECK(self, waitpid(second, &status, 0) == second && WIFEXITED(status));
+    test_expect(self, SERRY_OK, -WEXITSTATUS(status), NULL, "barrier of the other child");
+    test_sleep_ms(TWO_LOOKS_MS);
+}
+
+/* Fault:  a child of rank 1 joins another job, with an arena where its parent's lay, and crashes.
+ * Expect: that job loses this one rank, the parent's job none. */
+static void fork_child_with_a_job_of_its_own_crashes(void **state)
+{
+    (void)state;
+    if (TEST_TSAN) {
+        print_message("skipped: the thread sanitizer lets no child of a fork start threads\n");
+        skip();
+    }
+    run_suspicious(have_children_with_a_job);
 }
 
 /* ---- a program with a handler of its own ---------------------------------------------------- */
@@ -324,7 +377,7 @@ static void rank_in_namespace(test_rank *self)
 
 /* Fault:  ranks 1 and 2 are number 1 in a PID namespace of their own each, so that their threads
  *         bear the same numbers; rank 1 is killed.
- * Expect: that one is found, by those outside and by those elsewhere; rank 2 is not mistaken for it. */
+ * Expect: that one is found, by those outside and by rank 2, which is not mistaken for it. */
 static void body_namespaces(test_rank *self)
 {
     if (self->rank == 0) {
@@ -381,6 +434,7 @@ int main(void)
         cmocka_unit_test(process_killed_while_stopped),
         cmocka_unit_test(fork_child_ends),
         cmocka_unit_test(fork_child_aborts),
+        cmocka_unit_test(fork_child_with_a_job_of_its_own_crashes),
         cmocka_unit_test(program_recovers_from_a_fault_by_itself),
         cmocka_unit_test(main_thread_ends_and_another_goes_on),
         cmocka_unit_test(rank_in_another_pid_namespace_killed),

@@ -1,5 +1,5 @@
-/* membership.c - what the policies of a communicator promise when a rank is missing, and who is told
- * of it. Real deaths, really detected; large operations are in membership_large.c. */
+/* membership.c - what the policies of a communicator promise when a rank is missing, and who is
+ * told of it. Real deaths, really detected; large operations are in membership_large.c. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -247,7 +247,7 @@ static void ranks_with_different_policies(void **state)
 /* ---- serry_revoke --------------------------------------------------------------------------- */
 
 /* Fault:  rank 0 revokes while the others sleep in an operation.
- * Expect: they wake with REVOKED and their buffers as they were; so does all that is called later. */
+ * Expect: they wake with REVOKED, buffers as they were; so ends all that is called later. */
 static void body_revoked(test_rank *self)
 {
     size_t count = *(const size_t *)self->argument;

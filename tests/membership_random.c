@@ -1,6 +1,6 @@
 /* membership_random.c - ranks that are killed at random moments, wherever they are then: what the
- * survivors see must be the same for all of them. The seed is printed; SERRY_TEST_SEED repeats it as
- * far as the machine does. */
+ * survivors see must be the same for all of them. The seed is printed; SERRY_TEST_SEED repeats it
+ * as far as the machine does. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,7 +91,8 @@ static void body_agrees(test_rank *self)
     wait_for_timer(self, r);
 }
 
-static void check_agrees(const round_of *r)
+/* True if a death fell between the first and the last agree. */
+static bool check_agrees(const round_of *r)
 {
     const agreed *results = r->results;
     uint64_t before = (1u << RANKS) - 1, survivors = before;
@@ -111,12 +112,14 @@ static void check_agrees(const round_of *r)
                      (unsigned long long)told, (unsigned long long)before);
         before = told;
     }
+    return before != results->ranks[first_survivor(r)][0];
 }
 
 static void killed_in_a_sequence_of_agrees(void **state)
 {
     (void)state;
     uint64_t sequence = chance_begin(2);
+    int within = 0;
 
     for (int i = 0; i < ROUNDS; i++) {
         round_of r = random_round(&sequence, i, AGREES);
@@ -124,14 +127,15 @@ static void killed_in_a_sequence_of_agrees(void **state)
         r.revoker = (int)chance(&sequence, RANKS);
         r.results = test_shared(sizeof(agreed));
         run_round(body_agrees, &r);
-        check_agrees(&r);
+        within += check_agrees(&r);
         test_unshare(r.results, sizeof(agreed));
     }
+    print_message("%d of %d rounds had a death within the sequence\n", within, ROUNDS);
 }
 
 /* ---- shrinking while ranks die -------------------------------------------------------------- */
 
-enum { MEMBERS, SHRINKS }; /* numbers that ranks hand up */
+enum { SHRINKS }; /* a number that ranks hand up */
 
 static bool has_lost_somebody(test_rank *self, serry_comm *comm)
 {
@@ -177,17 +181,22 @@ static void killed_while_all_shrink(void **state)
     (void)state;
     test_options options = {.kind = SERRY_PROCESSES, .size = RANKS};
     uint64_t sequence = chance_begin(3);
+    int several = 0;
 
     for (int i = 0; i < ROUNDS; i++) {
         round_of r = random_round(&sequence, i, 1);
         test_run *run = test_start(&options, body_shrinks, &r);
         test_join(run);
+        int differ = 0;
         for (int rank = 0; rank < RANKS; rank++)
-            if (!is_one_of(r.dead, rank))
-                assert_true(test_report_of(run, rank)->number[SHRINKS] ==
-                            test_report_of(run, first_survivor(&r))->number[SHRINKS]);
+            differ += !is_one_of(r.dead, rank) &&
+                      test_report_of(run, rank)->number[SHRINKS] !=
+                          test_report_of(run, first_survivor(&r))->number[SHRINKS];
+        several += test_report_of(run, first_survivor(&r))->number[SHRINKS] > 1;
         deaths_end(run, options.kind, RANKS, r.dead);
+        assert_int_equal(differ, 0);
     }
+    print_message("%d of %d rounds took more than one shrink\n", several, ROUNDS);
 }
 
 /* ---- a long sequence of operations under REPORT ---------------------------------------------- */
@@ -283,8 +292,9 @@ static void body_reports(test_rank *self)
     free(b.private_memory);
 }
 
-/* All survivors have had the same; each death was told once; a dead root is told each time. */
-static void check_reports(const round_of *r)
+/* All survivors have had the same; each death was told once; a dead root is told each time. Returns
+ * how many were told. */
+static int check_reports(const round_of *r)
 {
     const outcomes *results = r->results;
     const outcome *first = results->of[first_survivor(r)];
@@ -311,20 +321,23 @@ static void check_reports(const round_of *r)
     for (int rank = 0; rank < RANKS; rank++)
         if ((told >> rank & 1) != 0 && !is_one_of(r->dead, rank))
             fail_msg("round %d: rank %d was said to have failed, and lives", r->number, rank);
+    return __builtin_popcountll(told);
 }
 
 static void killed_in_a_long_sequence_under_report(void **state)
 {
     (void)state;
     uint64_t sequence = chance_begin(4);
+    int told = 0;
 
     for (int i = 0; i < ROUNDS / 2; i++) {
         round_of r = random_round(&sequence, i, OPERATIONS);
         r.results = test_shared(sizeof(outcomes));
         run_round(body_reports, &r);
-        check_reports(&r);
+        told += check_reports(&r);
         test_unshare(r.results, sizeof(outcomes));
     }
+    print_message("%d deaths were reported within the sequences\n", told);
 }
 
 int main(void)

@@ -1,5 +1,5 @@
-/* membership_shrink.c - agreeing and shrinking: what survivors rebuild with. Deaths at random moments
- * are in membership_random.c. */
+/* membership_shrink.c - agreeing and shrinking: what survivors rebuild with. Deaths at random
+ * moments are in membership_random.c. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -143,8 +143,8 @@ static void notice(test_rank *self, const int *dead)
 }
 
 /* Fault:  one or two ranks are dead.
- * Expect: a communicator of the others, in order, in which everything works, and which can be shrunk
- *         again; the old one goes on too. */
+ * Expect: a communicator of the others, in order, in which everything works, and which can be
+ *         shrunk again; the old one goes on too. */
 static void body_shrink(test_rank *self)
 {
     const shrinking *s = self->argument;

@@ -1,0 +1,119 @@
+/* excluded.c - a rank that lives but was sealed, and does not give up: whatever it calls, it
+ * changes nothing that others read. The seal is set by hand, at a known place. */
+#include <string.h>
+
+#include "comm.h"
+#include "harness.h"
+#include "operation.h"
+#include "word.h"
+
+#define VICTIM 1
+#define SLOW 2
+#define RANKS 3
+#define MOST ((size_t)1000)
+
+enum { CALLED_AGAIN }; /* flag of a run */
+
+static _Atomic uint64_t *word_of(serry_comm *comm, int rank)
+{
+    shm_member *member = (shm_member *)(void *)comm->member;
+
+    return &group_cell_of(&member->group, rank)->word;
+}
+
+static void seal(serry_comm *comm, int rank)
+{
+    _Atomic uint64_t *word = word_of(comm, rank);
+
+    if (word_seal(word) & WORD_ASLEEP)
+        wait_wake(word);
+}
+
+/* A sum that, on one rank, does not begin to read before the victim has called again. */
+static void slow_sum(void *accumulator, const void *next, size_t count, serry_dtype dtype,
+                     void *argument)
+{
+    test_rank *self = argument;
+    int64_t *a = accumulator;
+    const int64_t *b = next;
+
+    (void)dtype;
+    if (self->rank == SLOW)
+        test_await(self, CALLED_AGAIN, 1);
+    for (size_t i = 0; i < count; i++)
+        a[i] += b[i];
+}
+
+static int sum(test_rank *self, size_t count, int64_t own, serry_op op, int64_t *result)
+{
+    int64_t vector[MOST];
+
+    for (size_t i = 0; i < count; i++)
+        vector[i] = own;
+    memset(result, 0, count * sizeof(*result));
+    return serry_allreduce(vector, result, count, SERRY_I64, op, self->comm);
+}
+
+static void expect_sum(test_rank *self, int rc, size_t count, const int64_t *result, int64_t wanted)
+{
+    test_expect(self, SERRY_OK, rc, self->comm, "allreduce of %zu", count);
+    for (size_t i = 0; i < count; i++)
+        if (result[i] != wanted) {
+            test_failed(self, "element %zu of %zu is %lld, not %lld", i, count,
+                        (long long)result[i], (long long)wanted);
+            return;
+        }
+}
+
+/* Fault:  rank 1 has contributed to the second operation and is sealed, while rank 2 still reads
+ *         what it gave to the first one; rank 1 calls again and again.
+ * Expect: EXCLUDED each time, and both operations are right on the others. */
+static void body_calls_again(test_rank *self)
+{
+    size_t count = *(const size_t *)self->argument;
+    int64_t result[MOST];
+    serry_op slow;
+
+    test_expect(self, SERRY_OK, serry_op_create("slow sum", slow_sum, self, &slow), NULL, "op");
+    int rc = sum(self, count, self->rank + 1, slow, result);
+    expect_sum(self, rc, count, result, 6);
+    if (self->rank == 0) {
+        test_at(self, "waiting for rank %d's second contribution", VICTIM);
+        while (!word_reached(atomic_load(word_of(self->comm, VICTIM)), 2))
+            test_sleep_ms(1);
+        seal(self->comm, VICTIM);
+    }
+    rc = sum(self, count, 10 * (self->rank + 1), SERRY_SUM, result);
+    if (self->rank == VICTIM) {
+        for (int i = 0; i < 5; i++) {
+            test_expect(self, SERRY_ERR_EXCLUDED, rc, self->comm, "call %d", i);
+            rc = sum(self, count, 1000, SERRY_SUM, result);
+        }
+        test_raise(self, CALLED_AGAIN);
+    } else {
+        expect_sum(self, rc, count, result, 60); /* it takes part */
+        rc = sum(self, count, 1, SERRY_SUM, result);
+        test_expect(self, SERRY_ERR_RANK_FAILED, rc, self->comm, "the third one");
+        rc = sum(self, count, 1, SERRY_SUM, result);
+        expect_sum(self, rc, count, result, 2);
+    }
+    serry_op_free(&slow);
+}
+
+static void excluded_rank_calls_again_and_changes_nothing(void **state)
+{
+    (void)state;
+    size_t counts[] = {1, 2, MOST};
+
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+        run_ranks(SERRY_PROCESSES, RANKS, body_calls_again, &counts[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(excluded_rank_calls_again_and_changes_nothing),
+    };
+
+    return cmocka_run_group_tests_name("excluded", tests, NULL, NULL);
+}
