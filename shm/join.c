@@ -43,7 +43,7 @@ static void child_after_fork(void)
     while (arenas != NULL) {
         shm_arena *next = arenas->next;
         close(arenas->fd);
-        free(arenas->monitor); /* its thread is the parent's */
+        monitor_forget(arenas->monitor);
         free(arenas);
         arenas = next;
     }

@@ -28,7 +28,9 @@ enum { WATCHED_MOST = 126, WITNESSED_MOST = 16 };
 enum { COMMAND_HOLD, COMMAND_WATCH, COMMAND_STOP };
 enum { HOLD_TRYING, HOLD_DONE, HOLD_FAILED };
 
-#define PERIOD_NS UINT64_C(500000000)         /* between two looks at everybody */
+/* Between two looks at everybody. The kernel wakes one of those who watch a lock; where that one is
+ * being killed as well, the others find the death at their next look. */
+#define PERIOD_NS UINT64_C(200000000)
 #define PERIOD_UNWATCHED_NS UINT64_C(2000000) /* where somebody cannot be watched */
 
 struct shm_monitor {
@@ -62,11 +64,6 @@ static bool bury(shm_arena *arena, int dead)
         return true;
     group_seal_slot(arena, arena->header->world_offset, dead);
     return extent_each_group(arena, seal_in_group, &dead);
-}
-
-void monitor_bury(shm_arena *arena, int dead)
-{
-    bury(arena, dead);
 }
 
 /* ---- evidence --------------------------------------------------------------------------------- */
@@ -132,9 +129,11 @@ static void look_round(shm_monitor *m, round_plan *plan)
             lifeline_pass_on(&slot->life);
             m->buried[rank] = bury(m->arena, rank);
             plan->unwatched |= !m->buried[rank];
-        } else if (plan->count < WATCHED_MOST && m->waitv &&
-                   lifeline_watch(&slot->life, &word, &value)) {
-            watch_word(plan, word, value);
+        } else if (plan->count < WATCHED_MOST && m->waitv) {
+            if (lifeline_watch(&slot->life, &word, &value))
+                watch_word(plan, word, value);
+            else
+                plan->unwatched = true; /* it ends, or lets go, at this very moment */
         } else {
             plan->unwatched |= !m->waitv || m->arena->kind == SERRY_THREADS;
         }
@@ -233,12 +232,23 @@ void monitor_watch(shm_monitor *m)
         command(m, COMMAND_WATCH);
 }
 
+static void close_witnesses(shm_monitor *m)
+{
+    for (int r = 0; r < (int)SERRY_MAX_RANKS; r++)
+        if (m->witness[r] >= 0)
+            close(m->witness[r]);
+}
+
+void monitor_forget(shm_monitor *m)
+{
+    if (m != NULL)
+        close_witnesses(m);
+    free(m);
+}
+
 void monitor_stop(shm_monitor *m)
 {
     command(m, COMMAND_STOP);
     pthread_join(m->thread, NULL);
-    for (int r = 0; r < (int)SERRY_MAX_RANKS; r++)
-        if (m->witness[r] >= 0)
-            close(m->witness[r]);
-    free(m);
+    monitor_forget(m);
 }

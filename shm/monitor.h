@@ -20,8 +20,7 @@ void monitor_watch(shm_monitor *monitor);
 /* End the thread; it lets go of the life lock, which the slot's state must have announced. */
 void monitor_stop(shm_monitor *monitor);
 
-/* Rank `dead` of the job is gone, on evidence: freeze its words in every group, and wake who sleeps
- * on them. Any rank may do it, any number of times. */
-void monitor_bury(shm_arena *arena, int dead);
+/* In the child of a fork, which has no such thread: free what it left, NULL is allowed. */
+void monitor_forget(shm_monitor *monitor);
 
 #endif

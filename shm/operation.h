@@ -56,8 +56,8 @@ struct shm_member {
 
     /* the operation that is open: begun, and not ended by a result */
     bool open;
-    bool excluded; /* for good: this rank must not write again what others may still read */
-    bool published;             /* the current step is published, its decision is not known yet */
+    bool excluded;  /* for good: this rank must not write again what others may still read */
+    bool published; /* the current step is published, its decision is not known yet */
     const algorithm *algorithm; /* of the current step */
     serry_call call;
     flow flow;

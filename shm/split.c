@@ -12,6 +12,7 @@
 #include "extent.h"
 #include "operation.h"
 #include "record.h"
+#include "slot.h"
 
 enum { PHASE_COLOURS = 1, PHASE_MEMORY, PHASE_READY };
 
@@ -132,6 +133,19 @@ static void advance(shm_member *m)
     }
 }
 
+/* Who was found dead before the new group was there has been sealed in the old one only. A death that
+ * is found later is sealed in all groups there are. */
+static void seal_dead(const shm_member *m)
+{
+    shm_arena *arena = m->group.arena;
+
+    for (int i = 0; i < m->split.size; i++) {
+        int slot = m->group.header->slot[m->split.member[i]];
+        if (slot_is_dead(&arena->slots[slot]))
+            group_seal_slot(arena, m->split.offset, slot);
+    }
+}
+
 static int finish(shm_member *m, shm_member **part, serry_error *error)
 {
     if (m->split.colour < 0)
@@ -139,10 +153,12 @@ static int finish(shm_member *m, shm_member **part, serry_error *error)
     if (m->split.code == SERRY_OK) {
         *part = member_new(m->group.arena, m->split.offset, m->split.size, m->split.rank, m->plan,
                            &m->split.error);
-        if (*part != NULL && m->control != NULL)
-            (*part)->policy = m->policy;
-        if (*part != NULL)
+        if (*part != NULL) {
+            seal_dead(m);
+            if (m->control != NULL)
+                (*part)->policy = m->policy;
             return SERRY_OK;
+        }
         m->split.code = m->split.error.error;
     } else {
         unmake_group(m);
