@@ -1,8 +1,9 @@
 /* protocol.c - the publication words at work: what a rank that is sealed, or killed, at a known place
  * in an operation leaves to the others, and what it gets itself.
  *
- * Nothing in the library finds deaths by itself yet, so a victim seals its own word at the very
- * place where it dies: what the others then see is what they see when somebody seals it afterwards.
+ * Detection has tests of its own (detection.c). Here a victim seals its own word at the very place where
+ * it dies, so that nothing depends on when a death is found: what the others then see is what they
+ * see when a monitor seals it afterwards.
  * The places are inside the work of an operation: a reduction of the test's own is the trap. */
 #include <signal.h>
 #include <stdlib.h>
