@@ -7,12 +7,15 @@
 #include "layout.h"
 #include "wait.h"
 
+struct arena_ticket;
+
 typedef struct shm_arena {
-    struct shm_arena *next;               /* arenas of this process; under the lock of join.c */
-    unsigned members;                     /* communicators of this process that use it; likewise */
-    uint16_t members_of[SERRY_MAX_RANKS]; /* of each of its ranks; likewise */
-    struct shm_monitor *monitor;          /* set before the job runs, then constant */
-    int fd;                               /* for reserving and giving back memory */
+    struct shm_arena *next;         /* arenas of this process; under the lock of join.c */
+    unsigned members;               /* communicators of this process that use it; likewise */
+    uint16_t members_of[SHM_SLOTS]; /* of each of its slots; likewise */
+    struct shm_monitor *monitor;    /* set before the job runs, then constant */
+    int fd;                         /* for reserving, giving back, and handing on */
+    uint64_t job[2];                /* hash of user and job: where newcomers knock */
     serry_kind_of_rank kind;
     uint64_t key[2];
     uint64_t bytes;
@@ -31,13 +34,45 @@ typedef struct shm_arena {
  */
 shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error);
 
-/* One more communicator of rank `slot` of the job, one less. With a rank's last one it leaves the
- * job; with the last one of the process the arena is unmapped. */
+/**
+ * Join a running job: see newcomer.c.
+ *
+ * @param[out] entry  Where this rank has its place.
+ * @return As arena_join.
+ */
+typedef struct arena_entry {
+    int rank, slot;
+    uint64_t world; /* offset of the group */
+} arena_entry;
+shm_arena *arena_join_late(const serry_job *job, wait_plan *plan, arena_entry *entry,
+                           serry_error *error);
+
+/* One more communicator of a slot, one less (slot -1: of none yet). With a slot's last one its rank
+ * leaves the job; with the last one of the process the arena is unmapped. */
 void arena_hold(shm_arena *arena, int slot);
 void arena_drop(shm_arena *arena, int slot);
 
+/* ---- for newcomer.c, from join.c --------------------------------------------------------------- */
+
+/* The arena behind a descriptor, which it takes over: mapped, held once by nobody, and checked. */
+shm_arena *arena_map(const serry_job *job, const struct arena_ticket *ticket, int fd,
+                     serry_error *error);
+
+/* Become the holder of a slot: its life lock is held, its name written, the others are watched. */
+int arena_sign_in(shm_arena *arena, int slot, bool alone, serry_error *error);
+
+/* How to wait, given the cores of all that live. */
+wait_plan arena_plan_waiting(const shm_arena *arena);
 /* Has this rank of the process one communicator left? */
 bool arena_is_last(shm_arena *arena, int slot);
+
+/* Slots that are in use, or have been. */
+static inline int arena_slots_used(const shm_arena *arena)
+{
+    uint32_t used = atomic_load_explicit(&arena->header->slots, memory_order_acquire);
+
+    return used < SHM_SLOTS ? (int)used : (int)SHM_SLOTS;
+}
 
 /* [offset, offset + bytes) as a pointer, or NULL where it is not wholly in the pool. */
 static inline void *arena_in_pool(const shm_arena *arena, uint64_t offset, uint64_t bytes)

@@ -8,6 +8,7 @@
 #include "lifeline.h"
 #include "operation.h"
 #include "record.h"
+#include "vitals.h"
 #include "word.h"
 
 /* serry_member is what the floor above calls a shm_member. */
@@ -19,11 +20,6 @@ static shm_member *own(serry_member *member)
 static const shm_member *own_const(const serry_member *member)
 {
     return (const shm_member *)(const void *)member;
-}
-
-static bool is_world(const shm_member *m)
-{
-    return m->group.offset == m->group.arena->header->world_offset;
 }
 
 /* This rank's number in the job. */
@@ -43,6 +39,9 @@ static shm_member *member_in(const shm_group *group, wait_plan plan, serry_error
     }
     m->group = *group;
     m->plan = plan;
+    m->hears = GROUP_CALL_MEETING;
+    m->policy = (serry_policy)group->header->policy;
+    m->epoch = group->header->epoch;
     if (operation_setup(m, error) == SERRY_OK)
         return m;
     free(m);
@@ -71,6 +70,7 @@ shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wa
         m->control = member_in(&control, plan, error);
         if (m->control != NULL) {
             m->control->policy = SERRY_EXCLUDE;
+            m->control->hears = GROUP_CALLS;
             return m;
         }
     }
@@ -79,17 +79,30 @@ shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wa
     return NULL;
 }
 
-static int shm_open_job(const serry_job *job, serry_member **member, serry_error *error)
+static int shm_open_job(const serry_backend *backend, const serry_job *job, serry_member **member,
+                        serry_error *error)
 {
+    bool late = job->entry == SERRY_ENTRY_REPLACEMENT || job->entry == SERRY_ENTRY_SPARE;
+    arena_entry entry = {job->rank, job->rank, 0};
     wait_plan plan;
-    shm_arena *arena = arena_join(job, &plan, error);
+    shm_arena *arena = NULL;
 
+    (void)backend;
     *member = NULL;
+    if (serry_rank_set_count(&job->absent) > 0)
+        return serry_fail(error, SERRY_ERR_UNSUPPORTED,
+                          "the shm backend cannot begin with ranks that have failed already");
+    arena = late ? arena_join_late(job, &plan, &entry, error) : arena_join(job, &plan, error);
     if (arena == NULL)
         return error->error;
-    shm_member *m =
-        member_new(arena, arena->header->world_offset, job->size, job->rank, plan, error);
-    arena_drop(arena, job->rank); /* the member holds it now */
+    if (!late)
+        entry.world = arena->header->world_offset;
+    shm_member *m = member_new(arena, entry.world, job->size, entry.rank, plan, error);
+    if (m != NULL) {
+        m->whole = true;
+        group_seal_dead(&m->group); /* who died while this rank entered */
+    }
+    arena_drop(arena, entry.slot); /* the member holds it now */
     *member = (serry_member *)(void *)m;
     return m == NULL ? error->error : SERRY_OK;
 }
@@ -117,7 +130,7 @@ static int shm_close(serry_member *member, serry_error *error)
 
     if (rc != SERRY_OK)
         return rc;
-    if (is_world(m))
+    if (m->whole)
         extent_give_all(m->group.arena, slot_of(m));
     shm_group group = m->group;
     member_free(m);
@@ -130,20 +143,21 @@ static void shm_forget(serry_member *member)
     member_free(own(member));
 }
 
-static int shm_run(serry_member *member, const serry_call *call, int timeout_ms, serry_error *error)
+static int shm_run(serry_member *member, const serry_call *call, const serry_limit *limit,
+                   serry_error *error)
 {
     shm_member *m = own(member);
 
-    m->limit = (wait_limit){timeout_ms, 0};
+    m->limit = (wait_limit){limit, 0, NULL};
     return operation_run(m, call, error);
 }
 
-static int shm_split(serry_member *member, int colour, int key, int timeout_ms, serry_member **part,
-                     serry_error *error)
+static int shm_split(serry_member *member, int colour, int key, const serry_limit *limit,
+                     serry_member **part, serry_error *error)
 {
     shm_member *m = own(member), *new_member;
 
-    m->limit = (wait_limit){timeout_ms, 0};
+    m->limit = (wait_limit){limit, 0, NULL};
     int rc = split_run(m, colour, key, &new_member, error);
     *part = (serry_member *)(void *)new_member;
     return rc;
@@ -151,9 +165,29 @@ static int shm_split(serry_member *member, int colour, int key, int timeout_ms, 
 
 /* ---- membership -------------------------------------------------------------------------------- */
 
-static void shm_set_policy(serry_member *member, serry_policy policy)
+static int shm_set_policy(serry_member *member, serry_policy policy, serry_error *error)
 {
-    own(member)->policy = policy;
+    shm_member *m = own(member);
+
+    if (policy == SERRY_WAIT && !m->whole) {
+        serry_error_begin(error, "set_policy", 0, m->group.rank);
+        return serry_fail(
+            error, SERRY_ERR_UNSUPPORTED,
+            "set_policy: replacements join the world, so only there it makes sense to "
+            "wait for them; split the world again when they have come");
+    }
+    m->policy = policy;
+    return SERRY_OK;
+}
+
+static int shm_set_variant(serry_member *member, unsigned variant, serry_error *error)
+{
+    if (variant < SHM_VARIANTS) {
+        own(member)->variant = variant;
+        return SERRY_OK;
+    }
+    serry_error_begin(error, "set_variant", 0, own(member)->group.rank);
+    return serry_fail(error, SERRY_ERR_UNSUPPORTED, "there is no algorithm number %u", variant);
 }
 
 static void shm_failed(const serry_member *member, serry_rank_set *failed)
@@ -162,19 +196,20 @@ static void shm_failed(const serry_member *member, serry_rank_set *failed)
 
     *failed = (serry_rank_set){{0}};
     for (int r = 0; r < group->size; r++)
-        if (atomic_load_explicit(&group_cell_of(group, r)->word, memory_order_relaxed) &
-            WORD_SEALED)
+        if (!group_is_settled(group, r) ||
+            (atomic_load_explicit(&group_cell_of(group, r)->word, memory_order_relaxed) &
+             WORD_SEALED))
             serry_rank_set_add(failed, r);
 }
 
 static int shm_revoke(serry_member *member, serry_error *error)
 {
     (void)error;
-    group_revoke(&own(member)->group);
+    group_call_all(&own(member)->group, GROUP_CALL_REVOKED);
     return SERRY_OK;
 }
 
-static int shm_agree(serry_member *member, serry_op op, uint64_t *value, int timeout_ms,
+static int shm_agree(serry_member *member, serry_op op, uint64_t *value, const serry_limit *limit,
                      serry_error *error)
 {
     shm_member *m = own(member)->control;
@@ -185,20 +220,34 @@ static int shm_agree(serry_member *member, serry_op op, uint64_t *value, int tim
                        .send = value,
                        .recv = value};
 
-    m->limit = (wait_limit){timeout_ms, 0};
-    return operation_run(m, &call, error);
+    int rc;
+    m->limit = (wait_limit){limit, 0, NULL};
+    do {
+        rc = operation_run(m, &call, error);
+    } while (rc == SERRY_ERR_RANK_MISMATCH && m->met); /* others were on their way to a meeting */
+    return rc;
 }
 
-static int shm_shrink(serry_member *member, int timeout_ms, serry_member **rest, serry_error *error)
+static int shm_shrink(serry_member *member, const serry_limit *limit, serry_member **rest,
+                      serry_error *error)
 {
     shm_member *m = own(member)->control, *new_member;
 
-    m->limit = (wait_limit){timeout_ms, 0};
+    m->limit = (wait_limit){limit, 0, NULL};
     int rc = split_run(m, 0, m->group.rank, &new_member, error);
     if (new_member != NULL)
-        new_member->policy = own(member)->policy;
+        new_member->policy = own(member)->policy == SERRY_WAIT ? SERRY_REPORT : own(member)->policy;
     *rest = (serry_member *)(void *)new_member;
     return rc;
+}
+
+static int shm_meet(serry_member *member, uint64_t vote, const serry_limit *limit, uint64_t *votes,
+                    int *repeat, serry_error *error)
+{
+    shm_member *m = own(member);
+
+    m->limit = m->control->limit = (wait_limit){limit, 0, NULL};
+    return meeting_run(m, vote, votes, repeat, error);
 }
 
 /* ---- memory ----------------------------------------------------------------------------------- */
@@ -260,6 +309,11 @@ static void shm_participants(const serry_member *member, serry_rank_set *ranks)
     *ranks = own_const(member)->alive_set;
 }
 
+static uint64_t shm_epoch(const serry_member *member)
+{
+    return own_const(member)->epoch;
+}
+
 /* ---- asynchronous operations: not yet --------------------------------------------------------- */
 
 static int unsupported(serry_error *error)
@@ -268,10 +322,10 @@ static int unsupported(serry_error *error)
                       "asynchronous operations are not there yet; use the synchronous ones");
 }
 
-static int shm_start(serry_member *member, const serry_call *call, int timeout_ms,
+static int shm_start(serry_member *member, const serry_call *call, const serry_limit *limit,
                      serry_operation **operation, serry_error *error)
 {
-    (void)member, (void)call, (void)timeout_ms;
+    (void)member, (void)call, (void)limit;
     *operation = NULL;
     return unsupported(error);
 }
@@ -307,14 +361,19 @@ const serry_backend serry_backend_shm = {
     .cancel = shm_cancel,
     .split = shm_split,
     .set_policy = shm_set_policy,
+    .set_variant = shm_set_variant,
     .failed = shm_failed,
     .revoke = shm_revoke,
     .agree = shm_agree,
     .shrink = shm_shrink,
+    .meet = shm_meet,
     .alloc = shm_alloc,
     .free = shm_free,
     .rank = shm_rank,
     .size = shm_size,
     .live = shm_live,
     .participants = shm_participants,
+    .epoch = shm_epoch,
+    .vitals = vitals_read,
+    .exclude = vitals_exclude,
 };

@@ -7,9 +7,9 @@
 const algorithm *choose_first(const shm_member *m)
 {
     size_t blocks = m->flow.send_n ? (size_t)m->group.size : 1;
+    size_t most = m->variant == 0 ? m->group.small_bytes : 0;
 
-    return blocks * m->call.count * m->element <= m->group.small_bytes ? &algorithm_small
-                                                                       : &algorithm_enter;
+    return blocks * m->call.count * m->element <= most ? &algorithm_small : &algorithm_enter;
 }
 
 /* ---- the first step of a large call: who is there, what do they call, where is their input? ---- */
@@ -92,7 +92,7 @@ const algorithm algorithm_enter = {"enter", enter, enter_decided};
 /* Direct where every input that somebody needs can be read where it lies. */
 const algorithm *choose_next(shm_member *m)
 {
-    bool direct = true;
+    bool direct = m->variant == 0;
 
     for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];

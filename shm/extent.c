@@ -196,6 +196,29 @@ void extent_give_all(shm_arena *arena, uint32_t owner)
         ;
 }
 
+void extent_give_group(shm_arena *arena, uint64_t offset,
+                       bool (*is_unused)(shm_arena *arena, uint64_t offset))
+{
+    uint64_t page = (offset - arena->header->pool_offset) / SHM_PAGE;
+
+    if (offset < arena->header->pool_offset || lock(arena, NULL) != SERRY_OK)
+        return;
+    arena_extent *found = find(arena, EXTENT_OF_GROUP, page);
+    if (found != NULL && is_unused(arena, offset))
+        give(arena, found);
+    unlock(arena);
+}
+
+bool extent_locked(shm_arena *arena, void (*visit)(shm_arena *arena, void *argument),
+                   void *argument)
+{
+    if (lock(arena, NULL) != SERRY_OK)
+        return false;
+    visit(arena, argument);
+    unlock(arena);
+    return true;
+}
+
 bool extent_each_group(shm_arena *arena,
                        void (*visit)(shm_arena *arena, uint64_t offset, void *argument),
                        void *argument)

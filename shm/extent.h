@@ -10,7 +10,7 @@ int extent_init(arena_header *header, serry_error *error);
 /**
  * Take `bytes` (rounded up to pages) of zeroed pool.
  *
- * @param owner        Rank in the job, or EXTENT_OF_GROUP: then the first page has memory before
+ * @param owner        A slot, or EXTENT_OF_GROUP: then the first page has memory before
  *                     anybody can visit it.
  * @param reserve      Give it memory now; otherwise the caller does so, piece by piece.
  * @param[out] offset  From the arena's base.
@@ -25,6 +25,15 @@ bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *by
 
 /* Give back all that a rank has taken. */
 void extent_give_all(shm_arena *arena, uint32_t owner);
+
+/* Give back the group at `offset`, if it is still there and is_unused, looking at it while nobody can
+ * give it back or take its memory, says so. */
+void extent_give_group(shm_arena *arena, uint64_t offset,
+                       bool (*is_unused)(shm_arena *arena, uint64_t offset));
+
+/* Call `visit` while no extent is taken or given back. False: the table was locked for too long. */
+bool extent_locked(shm_arena *arena, void (*visit)(shm_arena *arena, void *argument),
+                   void *argument);
 
 /* Call `visit` for each group there is, with its offset. The set cannot change meanwhile, so `visit`
  * must be short. False: the table was locked for too long. */

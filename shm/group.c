@@ -6,6 +6,7 @@
 #include "extent.h"
 #include "record.h"
 #include "segment.h"
+#include "slot.h"
 #include "word.h"
 
 #define KIB 1024u
@@ -38,19 +39,28 @@ uint64_t group_bytes(int size)
     return GROUP_HEADER_BYTES + (uint64_t)size * region_bytes(size);
 }
 
-void group_format(shm_arena *arena, uint64_t offset, int size, const uint16_t *slot)
+void group_plan_member(group_plan *plan, int rank, int slot)
+{
+    plan->slot[rank] = (uint16_t)slot;
+    serry_rank_set_add(&plan->present, rank);
+}
+
+void group_format(shm_arena *arena, uint64_t offset, const group_plan *plan)
 {
     group_header *header = (group_header *)(void *)(arena->base + offset);
 
-    header->bytes = group_bytes(size);
-    header->size = (uint32_t)size;
-    header->small_bytes = small_bytes(size);
-    header->chunk_bytes = chunk_bytes(size);
-    header->region_bytes = region_bytes(size);
-    atomic_store_explicit(&header->revoked, 0, memory_order_relaxed);
-    atomic_store_explicit(&header->left, 0, memory_order_relaxed);
-    for (int i = 0; i < size; i++)
-        header->slot[i] = slot[i];
+    header->bytes = group_bytes(plan->size);
+    header->size = (uint32_t)plan->size;
+    header->small_bytes = small_bytes(plan->size);
+    header->chunk_bytes = chunk_bytes(plan->size);
+    header->region_bytes = region_bytes(plan->size);
+    header->policy = plan->policy;
+    header->operations = plan->operations;
+    header->epoch = plan->epoch;
+    header->present = plan->present;
+    atomic_store_explicit(&header->call, GROUP_CALL_NONE, memory_order_relaxed);
+    for (int i = 0; i < plan->size; i++)
+        header->slot[i] = plan->slot[i];
     atomic_store_explicit(&header->formatted, 1, memory_order_release);
 }
 
@@ -74,7 +84,7 @@ int group_settle(shm_arena *arena, uint64_t offset, int size, int rank, serry_er
     if (rc != SERRY_OK)
         return rc;
     touch(arena->base + own, region_bytes(size));
-    atomic_store_explicit(&header->settled[rank], 1, memory_order_release);
+    atomic_store_explicit(&header->settled[rank], 1, memory_order_seq_cst);
     return SERRY_OK;
 }
 
@@ -113,16 +123,50 @@ shm_group group_control(const shm_group *group)
     return control;
 }
 
-/* Sleepers look at the flag when they wake; taking the asleep bit away also stops those that are just
+/* Sleepers look at the call when they wake; taking the asleep bit away also stops those that are just
  * about to sleep, since the kernel compares the word first. */
-void group_revoke(const shm_group *group)
+void group_call_all(const shm_group *group, enum group_call call)
 {
-    atomic_store_explicit(&group->header->revoked, 1, memory_order_seq_cst);
-    for (int r = 0; r < group->size; r++) {
-        _Atomic uint64_t *word = &group_cell_of(group, r)->word;
-        if (atomic_fetch_and_explicit(word, ~WORD_ASLEEP, memory_order_seq_cst) & WORD_ASLEEP)
-            wait_wake(word);
-    }
+    uint32_t seen = atomic_load_explicit(&group->header->call, memory_order_relaxed);
+
+    while (seen < call &&
+           !atomic_compare_exchange_weak_explicit(&group->header->call, &seen, call,
+                                                  memory_order_seq_cst, memory_order_relaxed))
+        ;
+    for (int r = 0; r < group->size; r++)
+        if (group_is_settled(group, r))
+            for (size_t i = 0; i < CELLS; i++)
+                wait_rouse(&((group_cell *)(void *)group_region(group, r))[i].word);
+}
+
+/* A group as somebody sees it who is no member. False: there is none. */
+static bool view(shm_arena *arena, uint64_t offset, shm_group *group)
+{
+    group_header *header = (group_header *)(void *)(arena->base + offset);
+
+    if (offset % SHM_PAGE != 0 || offset > arena->bytes - GROUP_HEADER_BYTES ||
+        atomic_load_explicit(&header->formatted, memory_order_acquire) == 0)
+        return false;
+    int size = (int)header->size;
+    if (size < 1 || size > (int)SERRY_MAX_RANKS || header->bytes != group_bytes(size) ||
+        offset > arena->bytes - header->bytes)
+        return false;
+    *group = (shm_group){.arena = arena,
+                         .offset = offset,
+                         .header = header,
+                         .regions = arena->base + offset + GROUP_HEADER_BYTES,
+                         .region_bytes = region_bytes(size),
+                         .rank = -1,
+                         .size = size};
+    return true;
+}
+
+void group_call_at(shm_arena *arena, uint64_t offset, enum group_call call)
+{
+    shm_group group;
+
+    if (view(arena, offset, &group))
+        group_call_all(&group, call);
 }
 
 /* All the words of a member. */
@@ -135,34 +179,55 @@ static void seal(unsigned char *region)
     }
 }
 
+void group_seal_member(const shm_group *group, int rank)
+{
+    seal(group_region(group, rank));
+}
+
+void group_seal_dead(const shm_group *group)
+{
+    for (int r = 0; r < group->size; r++) {
+        arena_slot *slot = &group->arena->slots[group->header->slot[r]];
+        if (group_is_settled(group, r) && (slot_is_dead(slot) || slot_has_left(slot)))
+            group_seal_member(group, r);
+    }
+}
+
 void group_seal_slot(shm_arena *arena, uint64_t offset, int slot)
+{
+    shm_group group;
+
+    if (!view(arena, offset, &group))
+        return;
+    for (int r = 0; r < group.size; r++)
+        if (group.header->slot[r] == slot && group_is_settled(&group, r))
+            group_seal_member(&group, r);
+}
+
+/* Nobody will touch the group any more: all have left it, or have died and are really gone. */
+static bool is_unused(shm_arena *arena, uint64_t offset)
 {
     const group_header *header = (const group_header *)(const void *)(arena->base + offset);
 
-    if (atomic_load_explicit(&header->formatted, memory_order_acquire) == 0)
-        return;
-    int size = (int)header->size;
-    if (size < 1 || size > (int)SERRY_MAX_RANKS || header->bytes != group_bytes(size) ||
-        offset > arena->bytes - header->bytes)
-        return;
-    for (int i = 0; i < size; i++) {
-        unsigned char *region =
-            arena->base + offset + GROUP_HEADER_BYTES + (size_t)i * region_bytes(size);
-        if (header->slot[i] == slot &&
-            atomic_load_explicit(&header->settled[i], memory_order_acquire) != 0)
-            seal(region);
-    }
+    for (uint32_t i = 0; i < header->size; i++)
+        if (atomic_load_explicit(&header->left[i], memory_order_seq_cst) == 0 &&
+            !slot_is_gone(&arena->slots[header->slot[i]], arena->kind))
+            return false;
+    return true;
+}
+
+void group_leave(shm_group *group)
+{
+    shm_arena *arena = group->arena;
+    int slot = group->header->slot[group->rank];
+
+    atomic_store_explicit(&group->header->left[group->rank], 1, memory_order_seq_cst);
+    extent_give_group(arena, group->offset, is_unused);
+    arena_drop(arena, slot);
 }
 
 void group_close(shm_group *group)
 {
-    shm_arena *arena = group->arena;
-    int slot = group->header->slot[group->rank];
-    uint64_t bytes;
-
     seal(group_region(group, group->rank));
-    if (atomic_fetch_add_explicit(&group->header->left, 1, memory_order_acq_rel) + 1 ==
-        (uint32_t)group->size)
-        extent_give(arena, EXTENT_OF_GROUP, group->offset, &bytes);
-    arena_drop(arena, slot);
+    group_leave(group);
 }

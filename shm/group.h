@@ -19,10 +19,21 @@ typedef struct shm_group {
 /* Bytes of a group of `size` members. */
 uint64_t group_bytes(int size);
 
-/* Bytes of its header, which the first member reserves and fills, telling each member's rank in the
- * job. The memory must be zero. */
+/* What a new group begins with. */
+typedef struct group_plan {
+    int size;
+    uint16_t slot[SERRY_MAX_RANKS]; /* of each member */
+    serry_rank_set present;         /* members not known to have failed or left */
+    serry_policy policy;
+    uint64_t operations, epoch;
+} group_plan;
+
+/* A member that is present. */
+void group_plan_member(group_plan *plan, int rank, int slot);
+
+/* Bytes of its header, which the first member reserves and fills. The memory must be zero. */
 #define GROUP_HEADER_BYTES SHM_PAGE
-void group_format(shm_arena *arena, uint64_t offset, int size, const uint16_t *slot);
+void group_format(shm_arena *arena, uint64_t offset, const group_plan *plan);
 
 /* A member gives memory to its own region and touches it first. SERRY_ERR_NO_SPACE. */
 int group_settle(shm_arena *arena, uint64_t offset, int size, int rank, serry_error *error);
@@ -35,21 +46,41 @@ int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, in
 /* The same group seen through its control cells, which carry SHM_INLINE bytes. Holds nothing. */
 shm_group group_control(const shm_group *group);
 
-/* Let every operation of the group end with SERRY_ERR_REVOKED, those that wait included. */
-void group_revoke(const shm_group *group);
+/* Call all members, those that wait included. A greater call stays. */
+void group_call_all(const shm_group *group, enum group_call call);
 
-static inline bool group_is_revoked(const shm_group *g)
+/* The same, by somebody who is no member: while the group cannot be given back. */
+void group_call_at(shm_arena *arena, uint64_t offset, enum group_call call);
+
+static inline enum group_call group_called(const shm_group *g)
 {
-    return g->cell == 0 && atomic_load_explicit(&g->header->revoked, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&g->header->call, memory_order_relaxed);
+}
+
+/* Has the region of a member memory? */
+static inline bool group_is_settled(const shm_group *g, int rank)
+{
+    return atomic_load_explicit(&g->header->settled[rank], memory_order_seq_cst) != 0;
 }
 
 /* Freeze the word of the member that is rank `slot` of the job, if there is one, and wake who sleeps
  * on it. Nothing happens where there is no group yet. */
 void group_seal_slot(shm_arena *arena, uint64_t offset, int slot);
 
-/* Leave: the word is sealed, so that the others know at their next operation; the last member that
- * leaves gives the memory back. Drops the arena. */
+/* Freeze the words of a member. */
+void group_seal_member(const shm_group *group, int rank);
+
+/* After a group was made: who died, or left, before it could be found there is sealed now. A death
+ * that is found later is sealed in all groups there are. Both sides first write (settled; the slot's
+ * state), then look at what the other writes, seq_cst, so one of them sees it. */
+void group_seal_dead(const shm_group *group);
+
+/* Leave: the word is sealed, so that the others know at their next operation; who is the last gives
+ * the memory back. Drops the arena. */
 void group_close(shm_group *group);
+
+/* The same without the seal: all members leave for another group. */
+void group_leave(shm_group *group);
 
 static inline unsigned char *group_region(const shm_group *g, int rank)
 {

@@ -90,7 +90,7 @@ static int fail_missing(const rendezvous *r, const bool *there, serry_error *err
     }
     return serry_fail(error, SERRY_ERR_TIMEOUT,
                       "job \"%s\" did not start within %d ms: still missing rank %s of %d",
-                      r->job->name, r->limit->timeout_ms,
+                      r->job->name, r->limit->given->timeout_ms,
                       serry_rank_set_text(&error->ranks, text, sizeof(text)), r->job->size);
 }
 
@@ -156,7 +156,7 @@ int host_gather(rendezvous *r, serry_error *error)
 int host_listen(rendezvous *r, serry_error *error)
 {
     struct sockaddr_un address;
-    socklen_t length = rendezvous_address(r, &address);
+    socklen_t length = message_address(r->key, "", &address);
 
     r->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (r->listener < 0)
@@ -178,7 +178,8 @@ int host_listen(rendezvous *r, serry_error *error)
  * was said: a connection that is closed before its end has read it may lose it. */
 void host_farewell(rendezvous *r, const serry_error *error)
 {
-    wait_limit while_ms = {FAREWELL_MS, 0}, *limit = r->limit;
+    const serry_limit farewell = {FAREWELL_MS, NULL, NULL};
+    wait_limit while_ms = {&farewell, 0, NULL}, *limit = r->limit;
     int open = r->connections, index;
     message m;
 

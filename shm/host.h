@@ -29,9 +29,6 @@ struct rendezvous {
 
 /* ---- of both sides ---------------------------------------------------------------------------- */
 
-/* The abstract socket of the job. */
-socklen_t rendezvous_address(const rendezvous *r, struct sockaddr_un *address);
-
 /* A message of this rank. */
 void rendezvous_fill(const rendezvous *r, message *m, uint32_t type);
 

@@ -14,6 +14,7 @@
 #include "extent.h"
 #include "group.h"
 #include "lifeline.h"
+#include "message.h"
 #include "monitor.h"
 #include "record.h"
 #include "rendezvous.h"
@@ -101,7 +102,7 @@ static void leave(shm_arena *arena, int slot)
 void arena_drop(shm_arena *arena, int slot)
 {
     pthread_mutex_lock(&arenas_lock);
-    if (--arena->members_of[slot] == 0)
+    if (slot >= 0 && --arena->members_of[slot] == 0)
         leave(arena, slot);
     bool last = --arena->members == 0;
     if (last) {
@@ -115,7 +116,7 @@ void arena_drop(shm_arena *arena, int slot)
         unmap(arena);
 }
 
-/* Map a segment and put it on the list, held once. Takes over fd, also on failure. */
+/* Map a segment and put it on the list. Takes over fd, also on failure. */
 static shm_arena *map_new(const serry_job *job, const arena_ticket *ticket, int fd,
                           serry_error *error)
 {
@@ -129,7 +130,7 @@ static shm_arena *map_new(const serry_job *job, const arena_ticket *ticket, int 
     arena->fd = fd;
     arena->kind = job->kind;
     arena->bytes = ticket->total_bytes;
-    arena->members = arena->members_of[job->rank] = 1;
+    message_job_key(job->name, arena->job);
     memcpy(arena->key, ticket->key, sizeof(arena->key));
     arena->base = segment_map(fd, arena->bytes, error);
     if (arena->base == NULL) {
@@ -142,7 +143,7 @@ static shm_arena *map_new(const serry_job *job, const arena_ticket *ticket, int 
     return arena;
 }
 
-/* The mapping of a segment in this process, held once more, or a new one. Takes over fd. */
+/* The mapping of a segment in this process, or a new one, held once more. Takes over fd. */
 static shm_arena *map_or_find(const serry_job *job, const arena_ticket *ticket, int fd,
                               serry_error *error)
 {
@@ -150,15 +151,22 @@ static shm_arena *map_or_find(const serry_job *job, const arena_ticket *ticket, 
     shm_arena *arena = job->kind == SERRY_THREADS ? arenas : NULL;
     while (arena != NULL && memcmp(arena->key, ticket->key, sizeof(arena->key)) != 0)
         arena = arena->next;
-    if (arena != NULL) {
-        arena->members++;
-        arena->members_of[job->rank]++;
+    if (arena != NULL)
         close(fd);
-    } else {
+    else
         arena = map_new(job, ticket, fd, error);
-    }
+    if (arena != NULL)
+        arena->members++;
     pthread_mutex_unlock(&arenas_lock);
     return arena;
+}
+
+/* What is held so far without a slot is from now on held for this one. */
+static void hold_for(shm_arena *arena, int slot)
+{
+    pthread_mutex_lock(&arenas_lock);
+    arena->members_of[slot]++;
+    pthread_mutex_unlock(&arenas_lock);
 }
 
 static void locate(shm_arena *arena)
@@ -179,10 +187,10 @@ static arena_plan plan_arena(const serry_job *job)
 {
     arena_plan p;
 
-    p.slots = SHM_PAGE;
-    p.extents = p.slots + whole_pages((uint64_t)job->size * sizeof(arena_slot));
+    p.extents = SHM_PAGE;
     p.world = p.extents + whole_pages(SHM_EXTENTS * sizeof(arena_extent));
-    p.pool = p.world + group_bytes(job->size);
+    p.slots = p.world + group_bytes(job->size);
+    p.pool = p.slots + whole_pages(SHM_SLOTS * sizeof(arena_slot));
     p.total = p.pool + whole_pages(job->pool_bytes);
     return p;
 }
@@ -190,9 +198,12 @@ static arena_plan plan_arena(const serry_job *job)
 static int format(shm_arena *arena, const serry_job *job, const arena_plan *p, serry_error *error)
 {
     arena_header *header = arena->header;
-    uint16_t slot[SERRY_MAX_RANKS];
+    group_plan world = {.size = job->size, .policy = job->policy};
+    uint64_t slots = (uint64_t)job->size * sizeof(arena_slot);
     int rc = segment_reserve(arena->fd, 0, p->world + GROUP_HEADER_BYTES, "the arena", error);
 
+    if (rc == SERRY_OK)
+        rc = segment_reserve(arena->fd, p->slots, whole_pages(slots), "the arena", error);
     if (rc == SERRY_OK)
         rc = extent_init(header, error);
     if (rc != SERRY_OK)
@@ -207,8 +218,12 @@ static int format(shm_arena *arena, const serry_job *job, const arena_plan *p, s
     header->pool_offset = p->pool;
     header->pool_bytes = p->total - p->pool;
     for (int i = 0; i < job->size; i++)
-        slot[i] = (uint16_t)i;
-    group_format(arena, p->world, job->size, slot);
+        group_plan_member(&world, i, i);
+    for (int i = 0; i < job->size; i++)
+        atomic_store_explicit(&header->holder[i], (uint32_t)i, memory_order_relaxed);
+    atomic_store_explicit(&header->slots, (uint32_t)job->size, memory_order_relaxed);
+    atomic_store_explicit(&header->world, p->world, memory_order_relaxed);
+    group_format(arena, p->world, &world);
     atomic_store_explicit(&header->layout, SHM_LAYOUT, memory_order_release);
     return SERRY_OK;
 }
@@ -217,7 +232,8 @@ static shm_arena *make(const serry_job *job, arena_ticket *ticket, serry_error *
 {
     arena_plan plan = plan_arena(job);
     uint64_t pool = plan.total - plan.pool;
-    uint64_t wanted = plan.pool + (pool < POOL_WANTED ? pool : POOL_WANTED);
+    uint64_t needed = plan.slots + whole_pages((uint64_t)job->size * sizeof(arena_slot));
+    uint64_t wanted = needed + (pool < POOL_WANTED ? pool : POOL_WANTED);
     shm_arena *arena = NULL;
     int fd;
 
@@ -226,13 +242,15 @@ static shm_arena *make(const serry_job *job, arena_ticket *ticket, serry_error *
         serry_fail_errno(error, errno, "cannot get random bytes for the arena's key");
         return NULL;
     }
-    if (segment_create(plan.total, plan.pool, wanted, &fd, error) != SERRY_OK)
+    if (segment_create(plan.total, needed, wanted, &fd, error) != SERRY_OK)
         return NULL;
     pthread_mutex_lock(&arenas_lock);
     arena = map_new(job, ticket, fd, error);
+    if (arena != NULL)
+        arena->members++;
     pthread_mutex_unlock(&arenas_lock);
     if (arena != NULL && format(arena, job, &plan, error) != SERRY_OK) {
-        arena_drop(arena, job->rank);
+        arena_drop(arena, -1);
         return NULL;
     }
     if (arena != NULL)
@@ -267,46 +285,58 @@ static int check(shm_arena *arena, const serry_job *job, const arena_ticket *tic
 }
 
 /* Ranks that are bound each to a core of its own have together as many cores as ranks. */
-static wait_plan plan_waiting(const arena_slot *slots, int size)
+wait_plan arena_plan_waiting(const shm_arena *arena)
 {
     cpu_set_t all;
+    int living = 0;
 
     CPU_ZERO(&all);
-    for (int r = 0; r < size; r++)
+    for (int s = 0; s < arena_slots_used(arena); s++) {
+        if (!slot_is_alive(&arena->slots[s]))
+            continue;
+        living++;
         for (size_t cpu = 0; cpu < SHM_CPU_WORDS * 64 && cpu < CPU_SETSIZE; cpu++)
-            if (slots[r].cpus[cpu / 64] >> (cpu % 64) & 1)
+            if (arena->slots[s].cpus[cpu / 64] >> (cpu % 64) & 1)
                 CPU_SET(cpu, &all);
-    return wait_plan_for(size, serry_cores(&all));
+    }
+    return wait_plan_for(living, serry_cores(&all));
 }
 
 /* One monitor a process: among thread ranks the first one that comes here starts it. */
-static int have_monitor(shm_arena *arena, int rank, serry_error *error)
+static int have_monitor(shm_arena *arena, int slot, serry_error *error)
 {
     pthread_mutex_lock(&arenas_lock);
     if (arena->monitor == NULL)
-        arena->monitor = monitor_start(arena, arena->kind == SERRY_THREADS ? -1 : rank, error);
+        arena->monitor = monitor_start(arena, arena->kind == SERRY_THREADS ? -1 : slot, error);
     pthread_mutex_unlock(&arenas_lock);
     return arena->monitor == NULL ? error->error : SERRY_OK;
+}
+
+int arena_sign_in(shm_arena *arena, int number, bool alone, serry_error *error)
+{
+    arena_slot *slot = &arena->slots[number];
+    int rc = lifeline_init(&slot->life, error);
+
+    if (rc == SERRY_OK && arena->kind == SERRY_THREADS)
+        rc = lifeline_hold(&slot->life, error);
+    if (rc == SERRY_OK && !alone)
+        rc = have_monitor(arena, number, error);
+    if (rc != SERRY_OK)
+        return rc;
+    slot_sign_in(slot);
+    hold_for(arena, number);
+    if (arena->kind == SERRY_PROCESSES)
+        crash_mark(slot);
+    return SERRY_OK;
 }
 
 /* This rank's own part: memory, its life lock, and its name last. */
 static int settle(shm_arena *arena, const serry_job *job, serry_error *error)
 {
-    arena_slot *slot = &arena->slots[job->rank];
     int rc = group_settle(arena, arena->header->world_offset, job->size, job->rank, error);
 
-    if (rc == SERRY_OK)
-        rc = lifeline_init(&slot->life, error);
-    if (rc == SERRY_OK && job->kind == SERRY_THREADS)
-        rc = lifeline_hold(&slot->life, error);
-    if (rc == SERRY_OK && job->size > 1) /* nobody to watch, and nobody who would care */
-        rc = have_monitor(arena, job->rank, error);
-    if (rc != SERRY_OK)
-        return rc;
-    slot_sign_in(slot);
-    if (job->kind == SERRY_PROCESSES)
-        crash_mark(slot);
-    return SERRY_OK;
+    /* alone: nobody to watch, and nobody who would care */
+    return rc == SERRY_OK ? arena_sign_in(arena, job->rank, job->size == 1, error) : rc;
 }
 
 static void seal_own_word(shm_arena *arena, const serry_job *job)
@@ -316,6 +346,22 @@ static void seal_own_word(shm_arena *arena, const serry_job *job)
     if (group_open(&world, arena, arena->header->world_offset, job->size, job->rank, NULL) ==
         SERRY_OK)
         group_close(&world);
+}
+
+shm_arena *arena_map(const serry_job *job, const arena_ticket *ticket, int fd, serry_error *error)
+{
+    if (segment_check(fd, ticket->total_bytes, error) != SERRY_OK) {
+        close(fd);
+        return NULL;
+    }
+    shm_arena *arena = map_or_find(job, ticket, fd, error);
+    if (arena != NULL && check(arena, job, ticket, error) != SERRY_OK) {
+        arena_drop(arena, -1);
+        return NULL;
+    }
+    if (arena != NULL && arena->slots == NULL) /* else another thread has done it */
+        locate(arena);
+    return arena;
 }
 
 /* The host has made an arena or the guest has a descriptor: map, settle, be ready. */
@@ -333,14 +379,10 @@ static shm_arena *enter(const serry_job *job, rendezvous *meeting, serry_error *
             rc = rendezvous_hand_out(meeting, &ticket, arena->fd, error);
     } else {
         rc = rendezvous_receive(meeting, &ticket, &fd, error);
-        if (rc == SERRY_OK && (rc = segment_check(fd, ticket.total_bytes, error)) != SERRY_OK)
-            close(fd);
         if (rc == SERRY_OK) {
-            arena = map_or_find(job, &ticket, fd, error);
-            rc = arena == NULL ? error->error : check(arena, job, &ticket, error);
+            arena = arena_map(job, &ticket, fd, error);
+            rc = arena == NULL ? error->error : SERRY_OK;
         }
-        if (rc == SERRY_OK && arena->slots == NULL) /* else rank 0's thread has done it */
-            locate(arena);
     }
     if (rc == SERRY_OK) {
         rc = settle(arena, job, error);
@@ -353,14 +395,15 @@ static shm_arena *enter(const serry_job *job, rendezvous *meeting, serry_error *
     if (rc != SERRY_OK && settled)
         seal_own_word(arena, job);
     if (rc != SERRY_OK && arena != NULL)
-        arena_drop(arena, job->rank);
+        arena_drop(arena, settled ? job->rank : -1);
     return rc == SERRY_OK ? arena : NULL;
 }
 
 shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    wait_limit limit = {job->timeout_ms, 0};
+    const serry_limit given = {job->timeout_ms, NULL, NULL};
+    wait_limit limit = {&given, 0, NULL};
     rendezvous *meeting = NULL;
 
     pthread_once(&once, watch_forks);
@@ -375,6 +418,6 @@ shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
         return NULL;
     if (arena->monitor != NULL)
         monitor_watch(arena->monitor);
-    *plan = plan_waiting(arena->slots, job->size);
+    *plan = arena_plan_waiting(arena);
     return arena;
 }

@@ -2,14 +2,14 @@
  *
  *   arena   +--------------------+ 0
  *           | arena_header       |   one page: what the arena is; the lock of the extents
- *           +--------------------+ slots_offset
- *           | arena_slot [ranks] |   one per rank of the job: who it is
  *           +--------------------+ extents_offset
  *           | arena_extent [..]  |   who holds which pages of the pool
  *           +--------------------+ world_offset
- *           | world group        |
+ *           | first world group  |
+ *           +--------------------+ slots_offset
+ *           | arena_slot [..]    |   one per process or thread that ever joined: who it is
  *           +--------------------+ pool_offset
- *           | pool of pages      |   serry_alloc's memory; the groups of split and dup
+ *           | pool of pages      |   serry_alloc's memory; all other groups
  *           +--------------------+ total_bytes
  *
  *   group   +--------------------+ 0
@@ -42,6 +42,7 @@
 
 #define SHM_LINE 64u
 #define SHM_PAGE 4096u
+#define SHM_SLOTS 4096u   /* ranks of the job, and all replacements and spares that ever come */
 #define SHM_EXTENTS 2048u /* most extents taken at a time, over all ranks */
 #define SHM_INLINE 16u    /* bytes of a contribution that travel beside the publication word */
 #define SHM_CPU_WORDS 16u /* affinity masks of 1024 CPUs */
@@ -62,11 +63,22 @@ typedef struct arena_header {
     uint64_t pool_bytes;
     /* line 2: any rank, to change the extents; never on the way of an operation */
     _Alignas(SHM_LINE) pthread_mutex_t extents_lock; /* robust, process-shared */
+    /* line 3: replacements. Any rank, rarely, seq_cst */
+    _Alignas(SHM_LINE) _Atomic uint64_t world; /* offset of the group that is the world now; by its
+                                                  members when they enter it, all the same value */
+    _Atomic uint32_t slots;                    /* how many are in use; a newcomer adds one */
+    _Atomic uint32_t deaths;                   /* futex word of spares; grows with each death */
+    /* lines 4 on: by newcomers, compare and swap: the slot, plus 1, of the one that wants to be this
+     * rank; it is dead or has its place already where it no longer counts */
+    _Alignas(SHM_LINE) _Atomic uint32_t applicant[SERRY_MAX_RANKS];
+    /* the slot of each rank of the job now; as world */
+    _Alignas(SHM_LINE) _Atomic uint32_t holder[SERRY_MAX_RANKS];
 } arena_header;
 
 enum slot_state { SLOT_FREE = 0, SLOT_ALIVE, SLOT_LEFT, SLOT_DEAD }; /* moved by slot.c alone */
 
-/* One per rank of the job: who it is, and whether it lives. */
+/* Who somebody is, and whether he lives. The first ranks have the slots of their numbers; a replacement
+ * takes a slot that nobody has had: a dead one's may still be written by its last threads. */
 typedef struct arena_slot {
     /* line 0: the rank writes it before it reports ready; all but state is constant from then on.
      * Read by monitors, and for messages. */
@@ -74,6 +86,8 @@ typedef struct arena_slot {
     uint32_t pid;                              /* plain, published by state, as all below */
     uint64_t pid_namespace;                    /* in which pid means something */
     uint64_t start_ticks;                      /* with pid, tells the process from a later one */
+    _Atomic uint64_t invited;                  /* of a newcomer: the world group that it is a member
+                                                  of; by any other member, from 0, seq_cst */
     /* line 1: the rank holds it for life; the monitors of the others look at its word, set the
      * waiters bit there and sleep on it: see lifeline.h */
     _Alignas(SHM_LINE) pthread_mutex_t life;
@@ -89,11 +103,19 @@ enum extent_state { EXTENT_FREE = 0, EXTENT_TAKEN = 1 };
 typedef struct arena_extent {
     uint32_t page;          /* plain, from pool_offset; published by state */
     uint32_t pages;         /* plain, likewise */
-    uint32_t owner;         /* plain, likewise: rank in the job, or EXTENT_OF_GROUP */
+    uint32_t owner;         /* plain, likewise: a slot, or EXTENT_OF_GROUP */
     _Atomic uint32_t state; /* enum extent_state; release by the lock's holder */
 } arena_extent;
 
 #define EXTENT_OF_GROUP UINT32_MAX /* given back by the last member that leaves */
+
+/* What all members are called to, instead of going on with their operations. */
+enum group_call {
+    GROUP_CALL_NONE = 0,
+    GROUP_CALL_MEETING, /* see meeting.c; the group is replaced afterwards */
+    GROUP_CALL_REVOKED, /* for ever */
+    GROUP_CALLS         /* greater than all: "hears nothing" */
+};
 
 typedef struct group_header {
     /* line 0: written by the group's first rank before it says where the group is, then constant */
@@ -105,16 +127,20 @@ typedef struct group_header {
     uint32_t small_bytes;              /* of one small buffer */
     uint32_t chunk_bytes;              /* of one in or out buffer */
     uint32_t region_bytes;             /* of one rank's region */
-    _Atomic uint32_t revoked;          /* any member, 0 to 1 for ever, seq_cst: every member reads
-                                          it in every operation, so it shares a line that nobody
-                                          else writes */
-    /* line 1: every member once, when it leaves */
-    _Alignas(SHM_LINE) _Atomic uint32_t left; /* acq_rel add: the last one gives the extent back */
-    /* line 2 on: as line 0 */
-    _Alignas(SHM_LINE) uint16_t slot[SERRY_MAX_RANKS]; /* member's rank in the job */
-    /* each by its member, once: release when its region has memory, acquire by monitors, who must not
-     * touch it before */
+    _Atomic uint32_t call;             /* enum group_call; any member (a meeting: newcomers, too),
+                                          only ever greater, seq_cst: every member reads it in every
+                                          operation, so it shares a line that nobody else writes */
+    uint32_t policy;                   /* serry_policy: a replacement starts with it */
+    uint64_t operations, epoch;        /* what members start with */
+    serry_rank_set present;            /* who is not known to have failed or left */
+    /* then: as line 0 */
+    _Alignas(SHM_LINE) uint16_t slot[SERRY_MAX_RANKS]; /* each member's */
+    /* each once, by its member (or for it by the maker of the group): seq_cst when its region has
+     * memory, seq_cst by monitors, who must not touch it before: see group_seal_dead */
     _Alignas(SHM_LINE) _Atomic uint8_t settled[SERRY_MAX_RANKS];
+    /* each by its member, once, when it has left and touches nothing any more; read by those that
+     * leave, seq_cst: where all have left, or are gone, the memory is given back */
+    _Alignas(SHM_LINE) _Atomic uint8_t left[SERRY_MAX_RANKS];
 } group_header;
 
 /* Where a member's input for a large operation lies, if others can read it there. */

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "door.h"
 #include "extent.h"
 #include "group.h"
 #include "lifeline.h"
@@ -35,14 +36,15 @@ enum { HOLD_TRYING, HOLD_DONE, HOLD_FAILED };
 
 struct shm_monitor {
     shm_arena *arena;
-    int rank; /* whose life lock this thread holds; -1: nobody's */
+    int slot; /* whose life lock this thread holds; -1: nobody's */
     pthread_t thread;
     _Atomic uint32_t command; /* futex word; from other threads of the process */
     _Atomic uint32_t hold;    /* futex word; from the thread itself */
-    serry_error error;        /* why it could not hold the lock; published by hold */
-    bool waitv;               /* the kernel has FUTEX_WAITV */
-    bool buried[SERRY_MAX_RANKS];
-    int witness[SERRY_MAX_RANKS]; /* process descriptors; -1: none yet, -2: cannot be had */
+    door door;
+    serry_error error; /* why it could not hold the lock; published by hold */
+    bool waitv;        /* the kernel has FUTEX_WAITV */
+    bool buried[SHM_SLOTS];
+    int witness[SHM_SLOTS]; /* process descriptors; -1: none yet, -2: cannot be had */
 };
 
 static void wake_word(_Atomic uint32_t *word)
@@ -57,20 +59,22 @@ static void seal_in_group(shm_arena *arena, uint64_t offset, void *dead)
     group_seal_slot(arena, offset, *(const int *)dead);
 }
 
-/* False: some group could not be reached just now. */
-static bool bury(shm_arena *arena, int dead)
+bool monitor_bury(shm_arena *arena, int dead)
 {
     if (!slot_bury(&arena->slots[dead]))
         return true;
     group_seal_slot(arena, arena->header->world_offset, dead);
-    return extent_each_group(arena, seal_in_group, &dead);
+    bool all = extent_each_group(arena, seal_in_group, &dead);
+    atomic_fetch_add_explicit(&arena->header->deaths, 1, memory_order_seq_cst);
+    syscall(SYS_futex, &arena->header->deaths, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    return all;
 }
 
 /* ---- evidence --------------------------------------------------------------------------------- */
 
-static int open_witness(const shm_arena *arena, int rank)
+static int open_witness(const shm_arena *arena, int number)
 {
-    const arena_slot *slot = &arena->slots[rank];
+    const arena_slot *slot = &arena->slots[number];
 
     if (arena->kind == SERRY_THREADS || slot->pid_namespace != slot_pid_namespace())
         return -2;
@@ -84,18 +88,13 @@ static int open_witness(const shm_arena *arena, int rank)
     return -2;
 }
 
-/* Has the process of this rank ended, as its descriptor says? Stays false where there is none. */
-static bool witness_says_gone(shm_monitor *m, int rank)
+/* Has the process of this slot ended, as its descriptor says? Stays false where there is none. */
+static bool witness_says_gone(shm_monitor *m, int number)
 {
-    if (m->witness[rank] == -1)
-        m->witness[rank] = open_witness(m->arena, rank);
-    struct pollfd end = {m->witness[rank], POLLIN, 0};
-    return m->witness[rank] >= 0 && poll(&end, 1, 0) == 1;
-}
-
-static bool is_mine(const shm_monitor *m, int rank)
-{
-    return rank == m->rank;
+    if (m->witness[number] == -1)
+        m->witness[number] = open_witness(m->arena, number);
+    struct pollfd end = {m->witness[number], POLLIN, 0};
+    return m->witness[number] >= 0 && poll(&end, 1, 0) == 1;
 }
 
 /* ---- one round -------------------------------------------------------------------------------- */
@@ -112,23 +111,38 @@ static void watch_word(round_plan *plan, const void *word, uint32_t value)
         (struct futex_waitv){.val = value, .uaddr = (uintptr_t)word, .flags = FUTEX_32};
 }
 
+/* A slot whose rank neither has signed in, nor is known to be gone, nor is this thread's own. */
+static bool concerns(const shm_monitor *m, int number)
+{
+    const arena_slot *slot = &m->arena->slots[number];
+
+    return number != m->slot && !m->buried[number] && !slot_is_free(slot) && !slot_has_left(slot);
+}
+
+static void bury_here(shm_monitor *m, int number)
+{
+    lifeline_pass_on(&m->arena->slots[number].life);
+    m->buried[number] = monitor_bury(m->arena, number);
+    if (m->witness[number] >= 0)
+        close(m->witness[number]);
+    m->witness[number] = -2;
+}
+
 /* Look at everybody, bury who is gone, and find out whom to watch until the next round. */
 static void look_round(shm_monitor *m, round_plan *plan)
 {
-    int size = (int)m->arena->header->ranks, witnessed = 0;
+    int slots = arena_slots_used(m->arena), witnessed = 0;
 
-    for (int i = 1; i <= size; i++) {
-        int rank = (m->rank + i + size) % size;
-        arena_slot *slot = &m->arena->slots[rank];
+    for (int i = 1; i <= slots; i++) {
+        int number = (m->slot + i + slots) % slots;
+        arena_slot *slot = &m->arena->slots[number];
         uint32_t *word, value;
-        if (is_mine(m, rank) || m->buried[rank] || slot_has_left(slot))
+        if (!concerns(m, number))
             continue;
-        bool gone = slot_is_dead(slot) || lifeline_look(&slot->life) == LIFE_ENDED ||
-                    (witnessed++ < WITNESSED_MOST && witness_says_gone(m, rank));
-        if (gone) {
-            lifeline_pass_on(&slot->life);
-            m->buried[rank] = bury(m->arena, rank);
-            plan->unwatched |= !m->buried[rank];
+        if (slot_is_dead(slot) || lifeline_look(&slot->life) == LIFE_ENDED ||
+            (witnessed++ < WITNESSED_MOST && witness_says_gone(m, number))) {
+            bury_here(m, number);
+            plan->unwatched |= !m->buried[number];
         } else if (plan->count < WATCHED_MOST && m->waitv) {
             if (lifeline_watch(&slot->life, &word, &value))
                 watch_word(plan, word, value);
@@ -159,7 +173,7 @@ static void sleep_until_something(shm_monitor *m, round_plan *plan, uint32_t com
 static void *monitor_main(void *argument)
 {
     shm_monitor *m = argument;
-    pthread_mutex_t *own = m->rank >= 0 ? &m->arena->slots[m->rank].life : NULL;
+    pthread_mutex_t *own = m->slot >= 0 ? &m->arena->slots[m->slot].life : NULL;
     int rc = own == NULL ? SERRY_OK : lifeline_hold(own, &m->error);
 
     atomic_store_explicit(&m->hold, rc == SERRY_OK ? HOLD_DONE : HOLD_FAILED, memory_order_release);
@@ -169,8 +183,10 @@ static void *monitor_main(void *argument)
         round_plan plan = {.count = 0};
         if (command == COMMAND_STOP || rc != SERRY_OK)
             break;
-        if (command == COMMAND_WATCH)
+        if (command == COMMAND_WATCH) {
             look_round(m, &plan);
+            door_attend(&m->door, m->arena, m->slot);
+        }
         sleep_until_something(m, &plan, command);
     }
     if (own != NULL && rc == SERRY_OK)
@@ -191,7 +207,7 @@ static int start_thread(shm_monitor *m)
     return rc;
 }
 
-shm_monitor *monitor_start(shm_arena *arena, int rank, serry_error *error)
+shm_monitor *monitor_start(shm_arena *arena, int slot, serry_error *error)
 {
     shm_monitor *m = calloc(1, sizeof(*m));
 
@@ -200,9 +216,10 @@ shm_monitor *monitor_start(shm_arena *arena, int rank, serry_error *error)
         return NULL;
     }
     m->arena = arena;
-    m->rank = rank;
+    m->slot = slot;
     m->waitv = lifeline_works();
-    for (int r = 0; r < (int)SERRY_MAX_RANKS; r++)
+    m->door.listener = -1;
+    for (int r = 0; r < (int)SHM_SLOTS; r++)
         m->witness[r] = -1;
     int rc = start_thread(m);
     if (rc != 0) {
@@ -232,9 +249,10 @@ void monitor_watch(shm_monitor *m)
         command(m, COMMAND_WATCH);
 }
 
-static void close_witnesses(shm_monitor *m)
+static void close_descriptors(shm_monitor *m)
 {
-    for (int r = 0; r < (int)SERRY_MAX_RANKS; r++)
+    door_close(&m->door);
+    for (int r = 0; r < (int)SHM_SLOTS; r++)
         if (m->witness[r] >= 0)
             close(m->witness[r]);
 }
@@ -242,7 +260,7 @@ static void close_witnesses(shm_monitor *m)
 void monitor_forget(shm_monitor *m)
 {
     if (m != NULL)
-        close_witnesses(m);
+        close_descriptors(m);
     free(m);
 }
 

@@ -10,12 +10,16 @@
 
 typedef struct shm_monitor shm_monitor;
 
-/* Start the thread. With `rank` >= 0 it takes that rank's life lock, which has been made, and returns
+/* Start the thread. With `slot` >= 0 it takes that slot's life lock, which has been made, and returns
  * when it holds it. Watches nobody yet. */
-shm_monitor *monitor_start(shm_arena *arena, int rank, serry_error *error);
+shm_monitor *monitor_start(shm_arena *arena, int slot, serry_error *error);
 
 /* All ranks are there: watch them. Repeating it changes nothing. */
 void monitor_watch(shm_monitor *monitor);
+
+/* Let a slot count as dead, and seal its words wherever it is a member. Nothing happens to one that
+ * has left in order. False: some group could not be reached just now; repeat it. Any thread. */
+bool monitor_bury(shm_arena *arena, int slot);
 
 /* End the thread; it lets go of the life lock, which the slot's state must have announced. */
 void monitor_stop(shm_monitor *monitor);

@@ -1,13 +1,14 @@
 /* operation.c - see operation.h. docs/protocol.md walks through one call with pictures. */
 #include "operation.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "record.h"
 #include "reduce/reduce.h"
 #include "word.h"
+
+#define COLD __attribute__((cold, noinline))
 
 static const flow flows[SERRY_KINDS] = {
     [SERRY_KIND_BARRIER] = {.combine = false},
@@ -20,21 +21,33 @@ static const flow flows[SERRY_KINDS] = {
     [SERRY_KIND_SCATTER] = {.from_root = true, .send_n = true},
     [SERRY_KIND_ALLTOALL] = {.send_n = true, .recv_n = true},
     [SERRY_KIND_SPLIT] = {.recv_n = true},
+    [SERRY_KIND_MEET] = {.recv_n = true},
 };
 
 /* ---- membership ------------------------------------------------------------------------------ */
 
+void operation_enter_group(shm_member *m)
+{
+    const group_header *header = m->group.header;
+
+    m->own = group_cell_of(&m->group, m->group.rank);
+    m->step = 0;
+    m->operations = header->operations;
+    m->open = m->published = m->passed = m->dropped = false;
+    m->absent_count = 0;
+    m->alive_count = 0;
+    m->alive_set = header->present;
+    for (int r = 0; r < m->group.size; r++)
+        if (serry_rank_set_has(&header->present, r))
+            m->alive[m->alive_count++] = (uint16_t)r;
+}
+
 int operation_setup(shm_member *m, serry_error *error)
 {
-    m->own = group_cell_of(&m->group, m->group.rank);
+    operation_enter_group(m);
     m->scratch = malloc((size_t)m->group.size * m->group.small_bytes);
     if (m->scratch == NULL)
         return serry_fail(error, SERRY_ERR_NO_SPACE, "out of memory for a communicator");
-    m->alive_count = m->group.size;
-    for (int r = 0; r < m->group.size; r++) {
-        m->alive[r] = (uint16_t)r;
-        serry_rank_set_add(&m->alive_set, r);
-    }
     return SERRY_OK;
 }
 
@@ -45,7 +58,7 @@ void operation_cleanup(shm_member *m)
 }
 
 /* From now on the absent count as failed. They are the same on all ranks, at the same operation. */
-static void forget_absent(shm_member *m)
+COLD void operation_forget_absent(shm_member *m)
 {
     int kept = 0;
 
@@ -56,173 +69,8 @@ static void forget_absent(shm_member *m)
         else
             m->alive[kept++] = (uint16_t)r;
     }
+    m->epoch += m->alive_count != kept;
     m->alive_count = kept;
-}
-
-/* ---- errors: off the way ---------------------------------------------------------------------- */
-
-#define COLD __attribute__((cold, noinline))
-
-/* The policy rides in the top bits of the signature, above the count. */
-enum { POLICY_SHIFT = 62 };
-
-static COLD void describe(uint64_t signature, char *text, size_t size)
-{
-    static const char *const policies[4] = {"", " under policy exclude", " under policy revoke",
-                                            ""};
-    char call[96];
-
-    serry_signature_describe(signature & ~(UINT64_C(3) << POLICY_SHIFT), call, sizeof(call));
-    snprintf(text, size, "%s%s", call, policies[signature >> POLICY_SHIFT]);
-}
-
-COLD void operation_error(shm_member *m)
-{
-    serry_error_begin(m->error, serry_kind_name(m->call.kind), m->operations + 1, m->group.rank);
-}
-
-static COLD void blame(shm_member *m, int rank)
-{
-    if (m->error->peer < 0)
-        m->error->peer = rank;
-    serry_rank_set_add(&m->error->ranks, rank);
-}
-
-static COLD unsigned pid_of(const shm_member *m, int rank)
-{
-    return m->group.arena->slots[m->group.header->slot[rank]].pid;
-}
-
-COLD int operation_fail_excluded(shm_member *m)
-{
-    m->excluded = true;
-    operation_error(m);
-    return serry_fail(
-        m->error, SERRY_ERR_EXCLUDED,
-        "the other ranks went on without rank %d, which was taken for failed; nothing "
-        "was handed out",
-        m->group.rank);
-}
-
-static COLD int fail_revoked(shm_member *m)
-{
-    operation_error(m);
-    return serry_fail(m->error, SERRY_ERR_REVOKED,
-                      "the communicator was revoked; only shrink, agree, get_failed and finalize "
-                      "work on it");
-}
-
-static COLD int fail_absent(shm_member *m)
-{
-    char call[128], ranks[128];
-
-    operation_error(m);
-    for (int r = 0; r < m->group.size; r++)
-        if (serry_rank_set_has(&m->absent, r))
-            blame(m, r);
-    forget_absent(m);
-    describe(m->signature, call, sizeof(call));
-    return serry_fail(m->error, SERRY_ERR_RANK_FAILED,
-                      "rank %s left or failed before %s; nothing was done, and the next operation "
-                      "goes on among the other %d ranks",
-                      serry_rank_set_text(&m->error->ranks, ranks, sizeof(ranks)), call,
-                      m->alive_count);
-}
-
-COLD int operation_without_absent(shm_member *m)
-{
-    if (!word_second_look(&m->own->word))
-        return operation_fail_excluded(m);
-    switch (m->policy) {
-    case SERRY_EXCLUDE:
-        forget_absent(m);
-        m->algorithm = choose_first(m);
-        return OPERATION_GOES_ON;
-    case SERRY_REVOKE:
-        group_revoke(&m->group);
-        return fail_revoked(m);
-    case SERRY_REPORT:
-    default:
-        return fail_absent(m);
-    }
-}
-
-static COLD int fail_mismatch(shm_member *m)
-{
-    char first[128], other[128];
-    int a = m->alive[0], b = -1;
-    uint64_t signature[2] = {group_cell_of(&m->group, a)->signature[m->step & 1], 0};
-
-    operation_error(m);
-    for (int i = 1; i < m->alive_count; i++) {
-        uint64_t s = group_cell_of(&m->group, m->alive[i])->signature[m->step & 1];
-        if (s == signature[0])
-            continue;
-        blame(m, m->alive[i]);
-        if (b < 0) {
-            b = m->alive[i];
-            signature[1] = s;
-        }
-    }
-    if (!word_second_look(&m->own->word) || b < 0)
-        return operation_fail_excluded(m);
-    describe(signature[0], first, sizeof(first));
-    describe(signature[1], other, sizeof(other));
-    return serry_fail(m->error, SERRY_ERR_RANK_MISMATCH,
-                      "rank %d called %s, but rank %d called %s; nothing was done", a, first, b,
-                      other);
-}
-
-static COLD int fail_root(shm_member *m)
-{
-    char call[128];
-
-    if (!word_second_look(&m->own->word))
-        return operation_fail_excluded(m);
-    operation_error(m);
-    blame(m, m->call.root);
-    describe(m->signature, call, sizeof(call));
-    return serry_fail(m->error, SERRY_ERR_RANK_FAILED,
-                      "rank %d, the root of %s, has left or failed; nothing was done", m->call.root,
-                      call);
-}
-
-static COLD int fail_timeout(shm_member *m)
-{
-    char call[128], ranks[128];
-
-    operation_error(m);
-    for (int i = 0; i < m->alive_count; i++) {
-        int r = m->alive[i];
-        uint64_t word =
-            atomic_load_explicit(&group_cell_of(&m->group, r)->word, memory_order_acquire);
-        if (!word_decided(word, m->step))
-            blame(m, r);
-    }
-    describe(m->signature, call, sizeof(call));
-    if (m->error->peer < 0)
-        return serry_fail(m->error, SERRY_ERR_TIMEOUT,
-                          "%s took longer than %d ms, though all ranks have come by now; the same "
-                          "call again completes it",
-                          call, m->limit.timeout_ms);
-    return serry_fail(
-        m->error, SERRY_ERR_TIMEOUT,
-        "rank %s did not come to %s within %d ms (rank %d is process %u); the operation "
-        "stays open, and the same call again goes on waiting",
-        serry_rank_set_text(&m->error->ranks, ranks, sizeof(ranks)), call, m->limit.timeout_ms,
-        m->error->peer, pid_of(m, m->error->peer));
-}
-
-static COLD int fail_pending(shm_member *m)
-{
-    char call[128];
-
-    operation_error(m);
-    describe(m->signature, call, sizeof(call));
-    return serry_fail(m->error, SERRY_ERR_PENDING,
-                      "an earlier %s is still open; repeat that call, with the same buffers, until "
-                      "it ends",
-                      call);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------ */
@@ -239,20 +87,31 @@ static int publish(shm_member *m)
     return SERRY_OK;
 }
 
+static COLD int fail_wait(shm_member *m, int code)
+{
+    switch (code) {
+    case SERRY_ERR_EXCLUDED:
+        return operation_fail_excluded(m);
+    case SERRY_ERR_REVOKED:
+        return operation_fail_revoked(m);
+    case SERRY_ERR_MEETING:
+        return operation_fail_meeting(m);
+    case SERRY_ERR_CANCELLED:
+        return operation_fail_cancelled(m);
+    default:
+        return operation_fail_timeout(m);
+    }
+}
+
 /* Wait until the step is decided for rank r, which has not reached it yet. */
 static COLD int decide_slowly(shm_member *m, int r)
 {
     _Atomic uint64_t *word = &group_cell_of(&m->group, r)->word;
-    wait_target target = {word, m->step, &m->own->word,
-                          m->control != NULL ? &m->group.header->revoked : NULL};
+    wait_target target = {word, m->step, &m->own->word, &m->group.header->call, m->hears};
     int rc = wait_decided(&target, &m->plan, &m->limit);
 
-    if (rc == SERRY_ERR_TIMEOUT)
-        return fail_timeout(m);
-    if (rc == SERRY_ERR_EXCLUDED)
-        return operation_fail_excluded(m);
-    if (rc == SERRY_ERR_REVOKED)
-        return fail_revoked(m);
+    if (rc != SERRY_OK)
+        return fail_wait(m, rc);
     if (!word_reached(atomic_load_explicit(word, memory_order_acquire), m->step)) {
         serry_rank_set_add(&m->absent, r);
         m->absent_count++;
@@ -285,16 +144,66 @@ int operation_judge(shm_member *m)
     if (__builtin_expect(m->absent_count != 0, 0)) {
         if (m->policy != SERRY_EXCLUDE)
             return operation_without_absent(m);
-        forget_absent(m);
+        operation_forget_absent(m);
     }
     for (int i = 0; i < m->alive_count; i++)
         same &= group_cell_of(&m->group, m->alive[i])->signature[m->step & 1] == m->signature;
     if (__builtin_expect(!same, 0))
-        return fail_mismatch(m);
+        return operation_fail_mismatch(m);
     if ((m->flow.from_root || m->flow.to_root) &&
         __builtin_expect(!serry_rank_set_has(&m->alive_set, m->call.root), 0))
-        return fail_root(m);
+        return operation_fail_root(m);
     return SERRY_OK;
+}
+
+/* A replacement calls a meeting, so that is what is waited for; the own word never gets to the next
+ * step meanwhile. */
+static COLD int wait_for_replacement(shm_member *m)
+{
+    wait_target target = {&m->own->word, m->step + 1, &m->own->word, &m->group.header->call,
+                          m->hears};
+    int rc = wait_decided(&target, &m->plan, &m->limit);
+
+    return fail_wait(m, rc == SERRY_OK ? SERRY_ERR_EXCLUDED : rc);
+}
+
+COLD int operation_without_absent(shm_member *m)
+{
+    if (!word_second_look(&m->own->word))
+        return operation_fail_excluded(m);
+    switch (m->policy) {
+    case SERRY_EXCLUDE:
+        operation_forget_absent(m);
+        m->algorithm = choose_first(m);
+        return OPERATION_GOES_ON;
+    case SERRY_REVOKE:
+        group_call_all(&m->group, GROUP_CALL_REVOKED);
+        return operation_fail_revoked(m);
+    case SERRY_WAIT:
+        m->dropped = true;
+        return wait_for_replacement(m);
+    case SERRY_REPORT:
+    default:
+        return operation_fail_absent(m);
+    }
+}
+
+/* The operation is over, with a result or an error. */
+static inline int end(shm_member *m, int rc)
+{
+    m->open = m->dropped = false;
+    m->operations++;
+    if (__builtin_expect(m->deaf, 0)) {
+        m->deaf = false;
+        m->hears = GROUP_CALL_MEETING;
+    }
+    return rc;
+}
+
+/* After these the operation is open: the same call goes on with it. */
+static bool is_pause(int rc)
+{
+    return rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED || rc == SERRY_ERR_MEETING;
 }
 
 /* From wherever the operation stands to its end, or to a timeout, after which it stands there. */
@@ -311,23 +220,23 @@ static int drive(shm_member *m)
             m->published = true;
         }
         rc = decide(m);
-        if (rc == SERRY_ERR_TIMEOUT)
+        if (__builtin_expect(rc != SERRY_OK, 0) && is_pause(rc))
             return rc;
         m->published = false;
+        m->passed = true;
         if (rc == SERRY_OK)
             rc = m->algorithm->decided(m);
     } while (rc == OPERATION_GOES_ON);
-    m->open = false;
-    m->operations++;
-    return rc;
+    return __builtin_expect(m->dropped, 0) && is_pause(rc) ? rc : end(m, rc);
 }
 
 static int begin(shm_member *m, const serry_call *call)
 {
     m->call = *call;
     m->flow = flows[call->kind];
-    m->signature = serry_call_signature(call) | (uint64_t)m->policy << POLICY_SHIFT;
+    m->signature = serry_call_signature(call) | (uint64_t)m->policy << OPERATION_POLICY_SHIFT;
     m->element = serry_dtype_size(call->dtype);
+    m->passed = false;
     m->algorithm = choose_first(m);
     if (m->algorithm != &algorithm_small) {
         int rc = staging_reserve(m, operation_result_bytes(m));
@@ -345,24 +254,41 @@ static bool is_same(const serry_call *a, const serry_call *b)
            a->count == b->count && a->send == b->send && a->recv == b->recv;
 }
 
+/* Somebody calls, or the operation is open, or there is something to tell first. */
+static COLD int run_oddly(shm_member *m, const serry_call *call)
+{
+    if (m->excluded)
+        return operation_fail_excluded(m);
+    if (group_called(&m->group) >= m->hears && group_called(&m->group) == GROUP_CALL_REVOKED) {
+        m->open = m->dropped = false;
+        return operation_fail_revoked(m);
+    }
+    if (m->open && !is_same(&m->call, call))
+        return operation_fail_pending(m);
+    if (group_called(&m->group) >= m->hears)
+        return operation_fail_meeting(m);
+    if (m->dropped) /* under SERRY_WAIT, and nobody has come yet */
+        return wait_for_replacement(m);
+    if (m->open)
+        return drive(m);
+    if (m->news) {
+        m->news = false;
+        m->call = *call;
+        if (m->policy == SERRY_REPORT)
+            return end(m, operation_fail_joined(m));
+    }
+    int rc = begin(m, call);
+    return rc == SERRY_OK ? drive(m) : rc;
+}
+
 int operation_run(shm_member *m, const serry_call *call, serry_error *error)
 {
     m->error = error;
-    if (__builtin_expect(group_is_revoked(&m->group), 0)) {
-        m->open = false;
-        return fail_revoked(m);
-    }
-    if (__builtin_expect(m->open || m->excluded, 0)) {
-        if (m->excluded)
-            return operation_fail_excluded(m);
-        if (!is_same(&m->call, call))
-            return fail_pending(m);
-    } else {
-        int rc = begin(m, call);
-        if (rc != SERRY_OK)
-            return rc;
-    }
-    return drive(m);
+    if (__builtin_expect(group_called(&m->group) >= m->hears || m->open || m->excluded || m->news,
+                         0))
+        return run_oddly(m, call);
+    int rc = begin(m, call);
+    return __builtin_expect(rc == SERRY_OK, 1) ? drive(m) : rc;
 }
 
 /* ---- data ------------------------------------------------------------------------------------- */

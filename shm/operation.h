@@ -55,9 +55,19 @@ struct shm_member {
     int absent_count;
 
     /* the operation that is open: begun, and not ended by a result */
-    bool open;
+    bool open;      /* or dropped */
     bool excluded;  /* for good: this rank must not write again what others may still read */
     bool published; /* the current step is published, its decision is not known yet */
+    bool passed;    /* a step of the operation has been decided */
+    bool dropped;   /* under SERRY_WAIT: it found members missing, and waits for replacements */
+    bool deaf;      /* to meetings, until the operation ends: see meeting.c */
+    bool met;       /* in the control cells: a mismatch was with members that meet */
+    bool news;      /* replacements have joined, and the next operation tells */
+    uint32_t hears; /* the least enum group_call that ends a wait of its */
+    bool whole;     /* the group is the job's world */
+    uint64_t epoch; /* changes of membership */
+    serry_rank_set joined;
+    unsigned variant;           /* of the algorithms: see choose.c */
     const algorithm *algorithm; /* of the current step */
     serry_call call;
     flow flow;
@@ -83,11 +93,22 @@ struct shm_member {
     unsigned char *staging; /* the same for large ones, mapped at need */
     size_t staging_bytes;
 
+    struct {
+        int phase; /* 0: no meeting is open */
+        uint64_t own[2], all[2 * SERRY_MAX_RANKS];
+        uint64_t vote, votes; /* this rank's, and all */
+        int alive_count;      /* members that gave their positions */
+        uint64_t offset;      /* of the new group */
+        int code;
+        serry_error error;
+    } meeting; /* see meeting.c */
+
     shm_member *control; /* this rank in the control cells of the group; NULL: it is that itself */
 
     struct {
         int phase; /* 0: no split is open */
         int colour, key;
+        uint64_t group;                            /* in which it was begun: its offset */
         uint64_t own[2], all[2 * SERRY_MAX_RANKS]; /* what the phases exchange */
         int alive_count;                           /* members that knew the colours */
         int size, rank;                            /* of the part */
@@ -98,8 +119,10 @@ struct shm_member {
     } split;                                       /* see split.c */
 };
 
-/* Begin with all members alive and no operation open. SERRY_ERR_NO_SPACE. */
+/* Get memory for operations of m->group, and enter it. SERRY_ERR_NO_SPACE. */
 int operation_setup(shm_member *m, serry_error *error);
+void operation_enter_group(
+    shm_member *m); /* another one of the same size: its first step is next */
 void operation_cleanup(shm_member *m);
 
 /* Carry out a call within m->limit, or go on with it where it is open. Returns what serry.h
@@ -110,14 +133,34 @@ int operation_run(shm_member *m, const serry_call *call, serry_error *error);
  * timeout may leave open, for the same call to go on with. */
 int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error *error);
 
+/* meeting.c: as `meet` in serry/backend.h. */
+int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serry_error *error);
+
 /* backend.c: a member of a group that has been formatted and settled. */
 shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wait_plan plan,
                        serry_error *error);
 
 /* ---- for the algorithms ---------------------------------------------------------------------- */
 
-/* Start a new record about the operation that is open. */
+/* The policy rides in the top bits of the signature, above the count. */
+enum { OPERATION_POLICY_SHIFT = 62 };
+
+/* failure.c: start a new record about the operation that is open; and fill it, each returning the
+ * code in its name. */
 void operation_error(shm_member *m);
+int operation_fail_revoked(shm_member *m);
+int operation_fail_absent(shm_member *m); /* forgets the absent */
+int operation_fail_joined(shm_member *m);
+int operation_fail_meeting(shm_member *m);
+int operation_fail_mismatch(shm_member *m);
+int operation_fail_root(shm_member *m);
+int operation_fail_timeout(shm_member *m);
+int operation_fail_cancelled(shm_member *m);
+int operation_fail_pending(shm_member *m);
+
+/* From now on those that the last decision found absent count as failed. They are the same on all
+ * ranks, at the same operation. */
+void operation_forget_absent(shm_member *m);
 
 /* In the first decision of a call: do all members take part (or may they be missing), with the same
  * call, and the root among them? SERRY_OK, or the error that all ranks get alike. */
@@ -158,7 +201,9 @@ size_t operation_result_bytes(const shm_member *m);
 void operation_slice(const shm_member *m, size_t length, int index, int count, size_t *first,
                      size_t *elements);
 
-/* choose.c: the first step of a call, and what follows once all inputs are known. */
+/* choose.c: the first step of a call, and what follows once all inputs are known. Variant 0 chooses,
+ * variant 1 sends everything through copies. */
+enum { SHM_VARIANTS = 2 };
 const algorithm *choose_first(const shm_member *m);
 const algorithm *choose_next(shm_member *m);
 

@@ -2,7 +2,6 @@
 #include "rendezvous.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,28 +15,6 @@
 
 #define RETRY_NS 2000000L /* between two attempts to reach a host that is not there yet */
 #define GRACE_NS UINT64_C(2000000000) /* a guest waits longer: the host knows who is missing */
-
-static void hash_job(const char *name, uint64_t key[2])
-{
-    const uint64_t prime = UINT64_C(0x100000001b3);
-
-    key[0] = UINT64_C(0xcbf29ce484222325) ^ geteuid();
-    key[1] = UINT64_C(0x9ae16a3b2f90404f) ^ geteuid();
-    for (const char *c = name; *c; c++) {
-        key[0] = (key[0] ^ (unsigned char)*c) * prime;
-        key[1] = ((key[1] << 7 | key[1] >> 57) ^ (unsigned char)*c) * prime;
-    }
-}
-
-socklen_t rendezvous_address(const rendezvous *r, struct sockaddr_un *address)
-{
-    memset(address, 0, sizeof(*address));
-    address->sun_family = AF_UNIX;
-    int length =
-        snprintf(address->sun_path + 1, sizeof(address->sun_path) - 1,
-                 "serry/%u/%016" PRIx64 "%016" PRIx64, (unsigned)geteuid(), r->key[0], r->key[1]);
-    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
-}
 
 void rendezvous_fill(const rendezvous *r, message *m, uint32_t type)
 {
@@ -107,7 +84,7 @@ static void tell_all(rendezvous *r, const serry_error *error)
 static int guest_connect(rendezvous *r, serry_error *error)
 {
     struct sockaddr_un address;
-    socklen_t length = rendezvous_address(r, &address);
+    socklen_t length = message_address(r->key, "", &address);
     const struct timespec nap = {0, RETRY_NS};
 
     for (;;) {
@@ -131,7 +108,7 @@ static int guest_connect(rendezvous *r, serry_error *error)
             serry_rank_set_add(&error->ranks, HOST);
             return serry_fail(error, SERRY_ERR_TIMEOUT,
                               "job \"%s\" did not start within %d ms: rank 0 did not come",
-                              r->job->name, r->limit->timeout_ms);
+                              r->job->name, r->limit->given->timeout_ms);
         }
         nanosleep(&nap, NULL);
     }
@@ -151,7 +128,7 @@ static int guest_read(rendezvous *r, uint32_t type, message *m, int *fd, serry_e
             error, SERRY_ERR_TIMEOUT,
             "job \"%s\" did not start within %d ms: this rank waits for rank 0, which "
             "waits for others",
-            r->job->name, r->limit->timeout_ms);
+            r->job->name, r->limit->given->timeout_ms);
     if (!message_receive(r->connection[0].fd, m, fd))
         return rendezvous_fail_gone(HOST, error);
     if (m->type == type)
@@ -188,7 +165,7 @@ rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error
     r->job = job;
     r->limit = limit;
     r->listener = -1;
-    hash_job(job->name, r->key);
+    message_job_key(job->name, r->key);
     if (job->rank == HOST && (rc = host_listen(r, error)) == SERRY_OK) {
         rc = host_gather(r, error);
     } else if (job->rank != HOST || rc == SERRY_ERR_INVALID) {

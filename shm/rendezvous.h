@@ -21,10 +21,11 @@
 #include "wait.h"
 
 /* What the host tells about the arena it made. */
-typedef struct arena_ticket {
+struct arena_ticket {
     uint64_t total_bytes;
     uint64_t key[2];
-} arena_ticket;
+};
+typedef struct arena_ticket arena_ticket;
 
 typedef struct rendezvous rendezvous;
 

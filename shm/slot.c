@@ -7,21 +7,49 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-uint64_t slot_start_ticks(uint32_t pid)
+#include "lifeline.h"
+
+typedef struct process_stat {
+    char state; /* 'Z': it has ended, and its parent has not looked yet */
+    long threads;
+    unsigned long long start_ticks;
+} process_stat;
+
+/* False: there is no such process, or it cannot be seen. */
+static bool read_stat(uint32_t pid, process_stat *stat)
 {
     char path[32], line[1024];
-    unsigned long long ticks = 0;
 
     snprintf(path, sizeof(path), "/proc/%u/stat", pid);
     FILE *file = fopen(path, "re");
     if (file == NULL)
-        return 0;
-    /* The command name may hold anything, so fields are counted from its end: starttime is 22nd. */
+        return false;
+    /* The command name may hold anything, so fields are counted from its end: the state is the 3rd,
+     * threads the 20th, starttime the 22nd. */
     const char *at = fgets(line, sizeof(line), file) != NULL ? strrchr(line, ')') : NULL;
     fclose(file);
-    for (int field = 2; at != NULL && field < 22; field++)
+    if (at == NULL || sscanf(at + 1, " %c", &stat->state) != 1)
+        return false;
+    for (int field = 2; at != NULL && field < 20; field++)
         at = strchr(at + 1, ' ');
-    return at != NULL && sscanf(at, " %llu", &ticks) == 1 ? ticks : 0;
+    return at != NULL && sscanf(at, " %ld %*s %llu", &stat->threads, &stat->start_ticks) == 2;
+}
+
+uint64_t slot_start_ticks(uint32_t pid)
+{
+    process_stat stat;
+
+    return read_stat(pid, &stat) ? stat.start_ticks : 0;
+}
+
+/* With all its threads. */
+static bool has_ended(const arena_slot *slot)
+{
+    process_stat stat;
+
+    if (!read_stat(slot->pid, &stat))
+        return access("/proc/self/stat", R_OK) == 0;
+    return stat.start_ticks != slot->start_ticks || (stat.state == 'Z' && stat.threads <= 1);
 }
 
 uint64_t slot_pid_namespace(void)
@@ -42,13 +70,34 @@ void slot_sign_in(arena_slot *slot)
         for (size_t cpu = 0; cpu < SHM_CPU_WORDS * 64 && cpu < CPU_SETSIZE; cpu++)
             if (CPU_ISSET(cpu, &cpus))
                 slot->cpus[cpu / 64] |= UINT64_C(1) << (cpu % 64);
-    atomic_store_explicit(&slot->state, SLOT_ALIVE, memory_order_release);
+    atomic_store_explicit(&slot->state, SLOT_ALIVE, memory_order_seq_cst);
+}
+
+bool slot_is_alive(const arena_slot *slot)
+{
+    return atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_ALIVE;
+}
+
+bool slot_is_free(const arena_slot *slot)
+{
+    return atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_FREE;
+}
+
+/* The threads of a process run on for a moment when its life lock has told already. A thread's own
+ * lock is told by the thread itself, last of all. */
+bool slot_is_gone(arena_slot *slot, serry_kind_of_rank kind)
+{
+    if (!slot_is_dead(slot))
+        return false; /* who has left in order has left its groups first */
+    if (kind == SERRY_THREADS)
+        return lifeline_look(&slot->life) == LIFE_ENDED;
+    return slot->pid_namespace == slot_pid_namespace() && has_ended(slot);
 }
 
 static bool move(arena_slot *slot, uint32_t from, uint32_t to)
 {
-    return atomic_compare_exchange_strong_explicit(&slot->state, &from, to, memory_order_acq_rel,
-                                                   memory_order_acquire);
+    return atomic_compare_exchange_strong_explicit(&slot->state, &from, to, memory_order_seq_cst,
+                                                   memory_order_seq_cst);
 }
 
 void slot_leave(arena_slot *slot)
@@ -63,10 +112,10 @@ bool slot_bury(arena_slot *slot)
 
 bool slot_has_left(const arena_slot *slot)
 {
-    return atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_LEFT;
+    return atomic_load_explicit(&slot->state, memory_order_seq_cst) == SLOT_LEFT;
 }
 
 bool slot_is_dead(const arena_slot *slot)
 {
-    return atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_DEAD;
+    return atomic_load_explicit(&slot->state, memory_order_seq_cst) == SLOT_DEAD;
 }

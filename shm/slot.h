@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include <serry/types.h>
+
 #include "layout.h"
 
 /* The calling thread's rank signs in: who it is, what cores it may use, and ALIVE. */
@@ -22,6 +24,14 @@ void slot_leave(arena_slot *slot);
 bool slot_bury(arena_slot *slot);
 
 bool slot_has_left(const arena_slot *slot);
+
+bool slot_is_alive(const arena_slot *slot);
+
+/* Nobody has signed in yet. */
+bool slot_is_free(const arena_slot *slot);
+
+/* It is dead, and no thread of it can write any more. */
+bool slot_is_gone(arena_slot *slot, serry_kind_of_rank kind);
 
 /* Somebody, perhaps the rank itself, has found it to be gone. */
 bool slot_is_dead(const arena_slot *slot);

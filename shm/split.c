@@ -12,7 +12,6 @@
 #include "extent.h"
 #include "operation.h"
 #include "record.h"
-#include "slot.h"
 
 enum { PHASE_COLOURS = 1, PHASE_MEMORY, PHASE_READY };
 
@@ -63,15 +62,15 @@ static int make_group(shm_member *m)
 {
     shm_arena *arena = m->group.arena;
     serry_error *error = &m->split.error;
-    uint16_t slot[SERRY_MAX_RANKS];
+    group_plan plan = {.size = m->split.size, .policy = m->policy};
     int rc = extent_take(arena, EXTENT_OF_GROUP, group_bytes(m->split.size), false,
                          &m->split.offset, error);
 
     if (rc != SERRY_OK)
         return rc;
     for (int i = 0; i < m->split.size; i++)
-        slot[i] = m->group.header->slot[m->split.member[i]];
-    group_format(arena, m->split.offset, m->split.size, slot);
+        group_plan_member(&plan, i, m->group.header->slot[m->split.member[i]]);
+    group_format(arena, m->split.offset, &plan);
     return SERRY_OK;
 }
 
@@ -93,6 +92,7 @@ static bool has_shrunk(const shm_member *m)
 static void start_over(shm_member *m)
 {
     m->split.phase = PHASE_COLOURS;
+    m->split.group = m->group.offset;
     m->split.code = SERRY_OK;
     serry_error_begin(&m->split.error, "split", m->operations + 1, m->group.rank);
     m->split.size = 0;
@@ -133,19 +133,6 @@ static void advance(shm_member *m)
     }
 }
 
-/* Who was found dead before the new group was there has been sealed in the old one only. A death that
- * is found later is sealed in all groups there are. */
-static void seal_dead(const shm_member *m)
-{
-    shm_arena *arena = m->group.arena;
-
-    for (int i = 0; i < m->split.size; i++) {
-        int slot = m->group.header->slot[m->split.member[i]];
-        if (slot_is_dead(&arena->slots[slot]))
-            group_seal_slot(arena, m->split.offset, slot);
-    }
-}
-
 static int finish(shm_member *m, shm_member **part, serry_error *error)
 {
     if (m->split.colour < 0)
@@ -154,9 +141,9 @@ static int finish(shm_member *m, shm_member **part, serry_error *error)
         *part = member_new(m->group.arena, m->split.offset, m->split.size, m->split.rank, m->plan,
                            &m->split.error);
         if (*part != NULL) {
-            seal_dead(m);
+            group_seal_dead(&(*part)->group);
             if (m->control != NULL)
-                (*part)->policy = m->policy;
+                (*part)->policy = m->policy == SERRY_WAIT ? SERRY_REPORT : m->policy;
             return SERRY_OK;
         }
         m->split.code = m->split.error.error;
@@ -180,6 +167,9 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
         m->split.colour = colour;
         m->split.key = key;
         start_over(m);
+    } else if (same && m->split.group != m->group.offset) {
+        unmake_group(m); /* the group was replaced meanwhile */
+        start_over(m);
     } else if (!same) {
         serry_error_begin(error, "split", m->operations + 1, m->group.rank);
         return serry_fail(error, SERRY_ERR_PENDING,
@@ -188,8 +178,11 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
     }
     while (m->split.phase <= PHASE_READY) {
         int rc = exchange(m, error);
-        if (rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_PENDING)
+        if (rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED || rc == SERRY_ERR_PENDING ||
+            rc == SERRY_ERR_MEETING)
             return rc;
+        if (rc == SERRY_ERR_RANK_MISMATCH && m->met)
+            continue;
         if (rc != SERRY_OK) {
             unmake_group(m);
             m->split.phase = 0;

@@ -16,6 +16,7 @@
 
 #include <serry/error.h>
 
+#include "layout.h"
 #include "word.h"
 
 #define NS_PER_S UINT64_C(1000000000)
@@ -57,14 +58,26 @@ uint64_t wait_now_ns(void)
 
 int wait_expired(wait_limit *limit)
 {
-    if (limit->timeout_ms < 0)
+    if (limit->given->timeout_ms < 0)
         limit->deadline_ns = UINT64_MAX;
     if (limit->deadline_ns == UINT64_MAX)
         return 0;
     uint64_t now = wait_now_ns();
     if (limit->deadline_ns == 0)
-        limit->deadline_ns = now + (uint64_t)limit->timeout_ms * NS_PER_MS;
+        limit->deadline_ns = now + (uint64_t)limit->given->timeout_ms * NS_PER_MS;
     return now >= limit->deadline_ns;
+}
+
+void wait_ask(wait_limit *limit)
+{
+    if (limit->token == NULL && limit->given->token != NULL)
+        limit->token = limit->given->token(limit->given->argument);
+}
+
+void wait_rouse(_Atomic uint64_t *word)
+{
+    if (atomic_fetch_and_explicit(word, ~WORD_ASLEEP, memory_order_seq_cst) & WORD_ASLEEP)
+        wait_wake(word);
 }
 
 /* Returns at a wake, a signal, a change of the word, the deadline, or the end of the nap: in every
@@ -75,6 +88,8 @@ static void sleep_while(_Atomic uint64_t *word, uint64_t seen, const wait_limit 
 
     if (limit->deadline_ns < until)
         until = limit->deadline_ns;
+    if (limit->token != NULL && serry_token_deadline(limit->token) < until)
+        until = serry_token_deadline(limit->token);
     struct timespec at = {(time_t)(until / NS_PER_S), (long)(until % NS_PER_S)};
     syscall(SYS_futex, word, FUTEX_WAIT_BITSET, (uint32_t)seen, &at, NULL, FUTEX_BITSET_MATCH_ANY);
 }
@@ -84,15 +99,27 @@ void wait_wake(_Atomic uint64_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-/* The order in which reasons to end are looked at: success, exclusion, revocation, deadline. */
+static int called(const wait_target *t)
+{
+    uint32_t call = atomic_load_explicit(t->call, memory_order_relaxed);
+
+    if (__builtin_expect(call < t->least, 1))
+        return SERRY_OK;
+    return call == GROUP_CALL_MEETING ? SERRY_ERR_MEETING : SERRY_ERR_REVOKED;
+}
+
+/* The order in which reasons to end are looked at: success, exclusion, revocation or a meeting,
+ * cancellation, deadline. */
 static int look(const wait_target *t, wait_limit *limit, int *code)
 {
     if (word_decided(atomic_load_explicit(t->word, memory_order_acquire), t->step))
         *code = SERRY_OK;
     else if (atomic_load_explicit(t->own, memory_order_relaxed) & WORD_SEALED)
         *code = SERRY_ERR_EXCLUDED;
-    else if (t->revoked != NULL && atomic_load_explicit(t->revoked, memory_order_relaxed) != 0)
-        *code = SERRY_ERR_REVOKED;
+    else if ((*code = called(t)) != SERRY_OK)
+        return 1;
+    else if (limit->token != NULL && (*code = (int)serry_token_state(limit->token)) != SERRY_OK)
+        return 1;
     else if (wait_expired(limit))
         *code = SERRY_ERR_TIMEOUT;
     else
@@ -100,8 +127,8 @@ static int look(const wait_target *t, wait_limit *limit, int *code)
     return 1;
 }
 
-/* Set the asleep bit, look once more, sleep. A revocation that comes after the look takes the bit
- * away, and the kernel does not let this rank sleep at a word that has changed. */
+/* Set the asleep bit, look once more, sleep. A call that comes after the look, or a cancellation,
+ * takes the bit away, and the kernel does not let this rank sleep at a word that has changed. */
 static int sleep_once(const wait_target *t, wait_limit *limit, int *code)
 {
     uint64_t seen = atomic_fetch_or_explicit(t->word, WORD_ASLEEP, memory_order_seq_cst);
@@ -110,6 +137,33 @@ static int sleep_once(const wait_target *t, wait_limit *limit, int *code)
         return 1;
     sleep_while(t->word, seen | WORD_ASLEEP, limit);
     return look(t, limit, code);
+}
+
+static int sleep_until(const wait_target *t, wait_limit *limit)
+{
+    int code;
+
+    while (!sleep_once(t, limit, &code))
+        ;
+    return code;
+}
+
+/* Run by the thread that cancels the token. */
+static void rouse(void *word)
+{
+    wait_rouse(word);
+}
+
+/* A watch would be too dear for each look; asleep it is what makes a cancellation felt at once. */
+static int sleep_watched(const wait_target *t, wait_limit *limit)
+{
+    serry_watch watch;
+    serry_token_status status = serry_token_watch(limit->token, &watch, rouse, t->word);
+    int code = sleep_until(t, limit); /* tripped already: the first look says so */
+
+    if (status == SERRY_TOKEN_RUNNING)
+        serry_token_unwatch(limit->token, &watch);
+    return code;
 }
 
 int wait_decided(const wait_target *t, const wait_plan *plan, wait_limit *limit)
@@ -128,7 +182,6 @@ int wait_decided(const wait_target *t, const wait_plan *plan, wait_limit *limit)
             return code;
         sched_yield();
     }
-    while (!sleep_once(t, limit, &code))
-        ;
-    return code;
+    wait_ask(limit);
+    return limit->token != NULL ? sleep_watched(t, limit) : sleep_until(t, limit);
 }

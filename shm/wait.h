@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include <serry/backend.h>
+
 /* How patient each stage is; fixed when a rank joins, from the cores that all ranks may use. */
 typedef struct wait_plan {
     uint32_t pauses; /* 0 where there are more ranks than cores */
@@ -14,8 +16,9 @@ typedef struct wait_plan {
 /* When a wait must end. The clock is first read when something really waits; from then on the
  * deadline is absolute (CLOCK_MONOTONIC), so several waits in a row share it. */
 typedef struct wait_limit {
-    int timeout_ms;       /* < 0: none */
+    const serry_limit *given;
     uint64_t deadline_ns; /* 0: not read yet; UINT64_MAX: none */
+    serry_token *token;   /* NULL: there is none, or nobody has asked yet */
 } wait_limit;
 
 wait_plan wait_plan_for(int ranks, int cores);
@@ -29,8 +32,9 @@ int wait_expired(wait_limit *limit);
 typedef struct wait_target {
     _Atomic uint64_t *word;
     uint64_t step;
-    const _Atomic uint64_t *own;     /* the waiting rank's own word: is it sealed? */
-    const _Atomic uint32_t *revoked; /* is it set? NULL: nothing to revoke */
+    const _Atomic uint64_t *own;  /* the waiting rank's own word: is it sealed? */
+    const _Atomic uint32_t *call; /* the group's call, enum group_call */
+    uint32_t least;               /* the least of them that ends this wait */
 } wait_target;
 
 /**
@@ -39,11 +43,19 @@ typedef struct wait_target {
  * @retval SERRY_OK            It is decided (and this wins over everything else).
  * @retval SERRY_ERR_EXCLUDED  The own word is sealed.
  * @retval SERRY_ERR_REVOKED   The communicator is revoked.
+ * @retval SERRY_ERR_MEETING   A member calls a meeting.
+ * @retval SERRY_ERR_CANCELLED The limit's token was cancelled.
  * @retval SERRY_ERR_TIMEOUT   The limit has passed.
  */
 int wait_decided(const wait_target *target, const wait_plan *plan, wait_limit *limit);
 
 /* Wake all who sleep on a word. A system call: only when word.h says that somebody may sleep. */
 void wait_wake(_Atomic uint64_t *word);
+
+/* Let all who sleep on a word, or are about to, look again. */
+void wait_rouse(_Atomic uint64_t *word);
+
+/* Before a first sleep: get the limit's token, if it has one. */
+void wait_ask(wait_limit *limit);
 
 #endif

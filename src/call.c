@@ -287,12 +287,18 @@ static int field(uint64_t signature, int from, int to)
     return (int)(signature >> from & ((UINT64_C(1) << (to - from)) - 1));
 }
 
+serry_kind serry_signature_kind(uint64_t signature)
+{
+    return (serry_kind)field(signature, KIND_SHIFT, DTYPE_SHIFT);
+}
+
 /* Any 64 bits are described; what stands for no kind, type or reduction becomes "?". */
 void serry_signature_describe(uint64_t signature, char *text, size_t size)
 {
     int kind = field(signature, KIND_SHIFT, DTYPE_SHIFT);
     const char *name = serry_kind_name((serry_kind)kind);
-    if (kind == SERRY_KIND_BARRIER || kind == SERRY_KIND_SPLIT || kind >= SERRY_KINDS) {
+    if (kind == SERRY_KIND_BARRIER || kind == SERRY_KIND_SPLIT || kind == SERRY_KIND_MEET ||
+        kind >= SERRY_KINDS) {
         snprintf(text, size, "%s()", name);
         return;
     }

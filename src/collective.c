@@ -4,6 +4,19 @@
 #include "comm.h"
 #include "record.h"
 
+/* Somebody has called a meeting: go there, then repeat the call. */
+static __attribute__((cold, noinline)) int run_again(serry_comm *comm, const serry_call *call)
+{
+    int rc;
+
+    do {
+        rc = serry_comm_meet(comm);
+        if (rc == SERRY_OK)
+            rc = comm->backend->run(comm->member, call, &comm->limit, &comm->error);
+    } while (rc == SERRY_ERR_MEETING);
+    return rc;
+}
+
 static int run(serry_comm *comm, const serry_call *call)
 {
     int rc = serry_comm_check(comm, serry_kind_name(call->kind));
@@ -12,7 +25,8 @@ static int run(serry_comm *comm, const serry_call *call)
         rc = serry_call_check(call, comm->rank, comm->size, &comm->error);
     if (__builtin_expect(rc != SERRY_OK, 0))
         return rc;
-    return comm->backend->run(comm->member, call, comm->timeout_ms, &comm->error);
+    rc = comm->backend->run(comm->member, call, &comm->limit, &comm->error);
+    return __builtin_expect(rc == SERRY_ERR_MEETING, 0) ? run_again(comm, call) : rc;
 }
 
 static bool is_root(const serry_comm *comm, int root)

@@ -8,6 +8,7 @@
 #include "comm.h"
 #include "environment.h"
 #include "record.h"
+#include "settings.h"
 
 unsigned serry_forks;
 
@@ -48,7 +49,8 @@ int serry_comm_check(serry_comm *comm, const char *operation)
 
 /* ---- joining and leaving ---------------------------------------------------------------------- */
 
-static serry_comm *comm_new(const serry_backend *backend, int timeout_ms, serry_error *error)
+serry_comm *serry_comm_new(const serry_backend *backend, const serry_limit *limit,
+                           serry_error *error)
 {
     serry_comm *comm = calloc(1, sizeof(*comm));
 
@@ -58,12 +60,12 @@ static serry_comm *comm_new(const serry_backend *backend, int timeout_ms, serry_
         return NULL;
     }
     comm->backend = backend;
-    comm->timeout_ms = timeout_ms;
+    comm->limit.timeout_ms = limit->timeout_ms;
     comm->forks = serry_forks;
     return comm;
 }
 
-static void comm_adopt(serry_comm *comm, serry_member *member)
+void serry_comm_adopt(serry_comm *comm, serry_member *member)
 {
     comm->member = member;
     comm->rank = comm->backend->rank(member);
@@ -87,16 +89,21 @@ int serry_init(const serry_config *config, serry_comm **comm)
     if (rc != SERRY_OK)
         return rc;
     error->rank = job.rank;
-    serry_comm *made = comm_new(&serry_backend_shm, job.timeout_ms, error);
+    const serry_backend *backend;
+    rc = serry_settings_find_backend(config, &backend, error);
+    if (rc != SERRY_OK)
+        return rc;
+    const serry_limit limit = {job.timeout_ms, NULL, NULL};
+    serry_comm *made = serry_comm_new(backend, &limit, error);
     serry_member *member;
     if (made == NULL)
         return error->error;
-    rc = made->backend->open(&job, &member, error);
+    rc = backend->open(backend, &job, &member, error);
     if (rc != SERRY_OK) {
         free(made);
         return rc;
     }
-    comm_adopt(made, member);
+    serry_comm_adopt(made, member);
     *comm = made;
     return SERRY_OK;
 }
@@ -112,6 +119,7 @@ int serry_finalize(serry_comm **comm)
     } else {
         (*comm)->backend->forget((*comm)->member);
     }
+    serry_token_release(&(*comm)->token);
     free(*comm);
     *comm = NULL;
     return SERRY_OK;
@@ -120,14 +128,16 @@ int serry_finalize(serry_comm **comm)
 static int divide(serry_comm *comm, int colour, int key, serry_comm **part)
 {
     serry_member *member;
-    serry_comm *made = comm_new(comm->backend, comm->timeout_ms, &comm->error);
+    serry_comm *made = serry_comm_new(comm->backend, &comm->limit, &comm->error);
 
     if (made == NULL)
         return comm->error.error;
-    int rc =
-        comm->backend->split(comm->member, colour, key, comm->timeout_ms, &member, &comm->error);
+    int rc;
+    do {
+        rc = comm->backend->split(comm->member, colour, key, &comm->limit, &member, &comm->error);
+    } while (rc == SERRY_ERR_MEETING && (rc = serry_comm_meet(comm)) == SERRY_OK);
     if (rc == SERRY_OK && member != NULL) {
-        comm_adopt(made, member);
+        serry_comm_adopt(made, member);
         *part = made;
     } else {
         free(made);
@@ -135,7 +145,7 @@ static int divide(serry_comm *comm, int colour, int key, serry_comm **part)
     return rc;
 }
 
-static int check_divide(serry_comm *comm, const char *operation, int colour, serry_comm **part)
+int serry_comm_check_new(serry_comm *comm, const char *operation, int colour, serry_comm **part)
 {
     int rc = serry_comm_check(comm, operation);
 
@@ -154,77 +164,16 @@ static int check_divide(serry_comm *comm, const char *operation, int colour, ser
 
 int serry_split(serry_comm *comm, int colour, int key, serry_comm **part)
 {
-    int rc = check_divide(comm, "split", colour, part);
+    int rc = serry_comm_check_new(comm, "split", colour, part);
 
     return rc == SERRY_OK ? divide(comm, colour, key, part) : rc;
 }
 
 int serry_dup(serry_comm *comm, serry_comm **copy)
 {
-    int rc = check_divide(comm, "dup", 0, copy);
+    int rc = serry_comm_check_new(comm, "dup", 0, copy);
 
     return rc == SERRY_OK ? divide(comm, 0, comm->rank, copy) : rc;
-}
-
-/* ---- when ranks fail -------------------------------------------------------------------------- */
-
-int serry_set_policy(serry_comm *comm, serry_policy policy)
-{
-    int rc = serry_comm_check(comm, "set_policy");
-
-    if (rc != SERRY_OK)
-        return rc;
-    if (policy != SERRY_REPORT && policy != SERRY_EXCLUDE && policy != SERRY_REVOKE) {
-        serry_error_begin(&comm->error, "set_policy", 0, comm->rank);
-        return serry_fail(&comm->error, SERRY_ERR_INVALID,
-                          "set_policy: %d is no policy; give SERRY_REPORT, SERRY_EXCLUDE or "
-                          "SERRY_REVOKE",
-                          (int)policy);
-    }
-    comm->backend->set_policy(comm->member, policy);
-    return SERRY_OK;
-}
-
-int serry_revoke(serry_comm *comm)
-{
-    int rc = serry_comm_check(comm, "revoke");
-
-    return rc == SERRY_OK ? comm->backend->revoke(comm->member, &comm->error) : rc;
-}
-
-int serry_agree(serry_comm *comm, serry_op op, uint64_t *value)
-{
-    int rc = serry_comm_check(comm, "agree");
-
-    if (rc != SERRY_OK)
-        return rc;
-    if (value == NULL || (op != SERRY_BAND && op != SERRY_BOR)) {
-        serry_error_begin(&comm->error, "agree", 0, comm->rank);
-        return serry_fail(&comm->error, SERRY_ERR_INVALID,
-                          "agree: %s; give SERRY_BAND or SERRY_BOR and a value",
-                          value == NULL ? "the value is NULL" : "that is no way to agree");
-    }
-    return comm->backend->agree(comm->member, op, value, comm->timeout_ms, &comm->error);
-}
-
-int serry_shrink(serry_comm *comm, serry_comm **rest)
-{
-    int rc = check_divide(comm, "shrink", 0, rest);
-    serry_member *member;
-
-    if (rc != SERRY_OK)
-        return rc;
-    serry_comm *made = comm_new(comm->backend, comm->timeout_ms, &comm->error);
-    if (made == NULL)
-        return comm->error.error;
-    rc = comm->backend->shrink(comm->member, comm->timeout_ms, &member, &comm->error);
-    if (rc != SERRY_OK) {
-        free(made);
-        return rc;
-    }
-    comm_adopt(made, member);
-    *rest = made;
-    return SERRY_OK;
 }
 
 /* ---- what it knows ---------------------------------------------------------------------------- */
@@ -245,7 +194,7 @@ int serry_live(const serry_comm *comm)
 }
 
 /* May `ranks` be filled in? A const communicator has no record to write into: the thread's does. */
-static int check_set(const serry_comm *comm, const serry_rank_set *ranks, const char *operation)
+int serry_comm_check_set(const serry_comm *comm, const serry_rank_set *ranks, const char *operation)
 {
     serry_error *error = serry_error_of_thread();
 
@@ -261,19 +210,10 @@ static int check_set(const serry_comm *comm, const serry_rank_set *ranks, const 
 
 int serry_participants(const serry_comm *comm, serry_rank_set *ranks)
 {
-    int rc = check_set(comm, ranks, "participants");
+    int rc = serry_comm_check_set(comm, ranks, "participants");
 
     if (rc == SERRY_OK)
         comm->backend->participants(comm->member, ranks);
-    return rc;
-}
-
-int serry_get_failed(const serry_comm *comm, serry_rank_set *failed)
-{
-    int rc = check_set(comm, failed, "get_failed");
-
-    if (rc == SERRY_OK)
-        comm->backend->failed(comm->member, failed);
     return rc;
 }
 
@@ -289,7 +229,7 @@ int serry_set_timeout(serry_comm *comm, int timeout_ms)
                           "set_timeout: 0 ms is no timeout; give milliseconds, or less than 0 for "
                           "none");
     }
-    comm->timeout_ms = timeout_ms;
+    comm->limit.timeout_ms = timeout_ms;
     return SERRY_OK;
 }
 

@@ -14,41 +14,7 @@
 #include <unistd.h>
 
 #include "record.h"
-
-#define DEFAULT_TIMEOUT_MS 300000
-#define POOL_UNIT ((size_t)2 << 20) /* a pool is a whole number of huge pages */
-
-/* ---- numbers ------------------------------------------------------------------------------ */
-
-/* The number that `text` starts with, digits with nothing before them but a minus; *rest is what
- * follows. False where there is none or it does not fit. */
-static bool read_number(const char *text, long long *number, const char **rest)
-{
-    const char *digits = text + (*text == '-');
-    if (*digits < '0' || *digits > '9')
-        return false;
-
-    char *end;
-    errno = 0;
-    *number = strtoll(text, &end, 10);
-    *rest = end;
-    return errno == 0;
-}
-
-/* A variable that is set and must be a whole number in [low, high]; `why` explains the bounds. */
-static int read_variable(const char *variable, int low, int high, const char *why, int *value,
-                         serry_error *error)
-{
-    const char *text = getenv(variable), *rest;
-    long long number;
-    if (read_number(text, &number, &rest) && *rest == '\0' && number >= low && number <= high) {
-        *value = (int)number;
-        return SERRY_OK;
-    }
-    return serry_fail(error, SERRY_ERR_INVALID,
-                      "%s is \"%.40s\", but must be a whole number from %d to %d%s", variable, text,
-                      low, high, why);
-}
+#include "settings.h"
 
 /* ---- processes, as /proc shows them ------------------------------------------------------- */
 
@@ -212,18 +178,13 @@ static const struct source {
     {"SLURM_PROCID", "SLURM_NTASKS", NULL, "SLURM_NNODES", "SLURM_STEP_ID", name_from_slurm},
 };
 
-static bool is_set(const char *variable)
-{
-    return variable != NULL && getenv(variable) != NULL;
-}
-
 /* The launcher that started this process, NULL where none did. */
 static const struct source *find_source(void)
 {
     for (size_t i = 0; i < sizeof(k_sources) / sizeof(k_sources[0]); i++) {
         const struct source *source = &k_sources[i];
-        if ((is_set(source->rank) || is_set(source->size)) &&
-            (source->mark == NULL || is_set(source->mark)))
+        if ((serry_is_set(source->rank) || serry_is_set(source->size)) &&
+            (source->mark == NULL || serry_is_set(source->mark)))
             return source;
     }
     return NULL;
@@ -231,12 +192,12 @@ static const struct source *find_source(void)
 
 static int check_one_host(const struct source *source, int size, serry_error *error)
 {
-    const char *variable = is_set(source->local_size) ? source->local_size : source->hosts;
-    if (!is_set(variable))
+    const char *variable = serry_is_set(source->local_size) ? source->local_size : source->hosts;
+    if (!serry_is_set(variable))
         return SERRY_OK;
 
     int number;
-    int result = read_variable(variable, 1, INT_MAX, "", &number, error);
+    int result = serry_read_variable(variable, 1, INT_MAX, "", &number, error);
     if (result != SERRY_OK)
         return result;
     if (variable == source->hosts ? number == 1 : number == size)
@@ -257,14 +218,14 @@ static int check_size(const char *what, int size, serry_error *error)
 
 static int read_source(const struct source *source, serry_job *job, serry_error *error)
 {
-    if (!is_set(source->rank) || !is_set(source->size)) {
-        const char *set = is_set(source->rank) ? source->rank : source->size;
+    if (!serry_is_set(source->rank) || !serry_is_set(source->size)) {
+        const char *set = serry_is_set(source->rank) ? source->rank : source->size;
         return serry_fail(error, SERRY_ERR_INVALID,
                           "%s is \"%.40s\", but %s is not set; set both or neither", set,
                           getenv(set), set == source->rank ? source->size : source->rank);
     }
 
-    int result = read_variable(source->size, 1, INT_MAX, "", &job->size, error);
+    int result = serry_read_variable(source->size, 1, INT_MAX, "", &job->size, error);
     if (result == SERRY_OK)
         result = check_one_host(source, job->size, error);
     if (result == SERRY_OK)
@@ -274,7 +235,7 @@ static int read_source(const struct source *source, serry_job *job, serry_error 
 
     char why[80];
     snprintf(why, sizeof(why), ", as %s is %d", source->size, job->size);
-    return read_variable(source->rank, 0, job->size - 1, why, &job->rank, error);
+    return serry_read_variable(source->rank, 0, job->size - 1, why, &job->rank, error);
 }
 
 /* ---- rank, size and job ------------------------------------------------------------------- */
@@ -303,11 +264,27 @@ static int read_config(const serry_config *config, serry_job *job, serry_error *
     return SERRY_OK;
 }
 
+/* A spare has no number yet. */
+static int find_size_of_spare(const serry_config *config, serry_job *job, serry_error *error)
+{
+    job->rank = -1;
+    job->size = config->size;
+    if (config->size > 0)
+        return check_size("size in serry_config", config->size, error);
+    if (!serry_is_set("SERRY_SIZE"))
+        return serry_fail(
+            error, SERRY_ERR_INVALID,
+            "a spare must be told the size of its job, in serry_config or SERRY_SIZE");
+    return serry_read_variable("SERRY_SIZE", 1, (int)SERRY_MAX_RANKS, "", &job->size, error);
+}
+
 /* Sets *source to the launcher that was believed, if any. */
 static int find_rank(const serry_config *config, const struct source **source, serry_job *job,
                      serry_error *error)
 {
     *source = NULL;
+    if (job->entry == SERRY_ENTRY_SPARE)
+        return find_size_of_spare(config, job, error);
     int result = read_config(config, job, error);
     if (result != SERRY_OK || job->size > 0)
         return result;
@@ -341,7 +318,7 @@ static int find_job(const serry_config *config, const struct source *source, ser
 {
     if (config->job != NULL)
         return copy_name(config->job, "serry_config", job, error);
-    if (job->kind == SERRY_PROCESSES && is_set("SERRY_JOB"))
+    if (job->kind == SERRY_PROCESSES && serry_is_set("SERRY_JOB"))
         return copy_name(getenv("SERRY_JOB"), "SERRY_JOB", job, error);
 
     int length = 0;
@@ -362,70 +339,6 @@ static int find_job(const serry_config *config, const struct source *source, ser
                           "the job name from the launcher's variables, %.40s..., has %d bytes, but "
                           "may have %zu; give a shorter one in SERRY_JOB",
                           job->name, length, sizeof(job->name) - 1);
-    return SERRY_OK;
-}
-
-/* ---- timeout and pool --------------------------------------------------------------------- */
-
-static int find_timeout(const serry_config *config, serry_job *job, serry_error *error)
-{
-    job->timeout_ms = config->timeout_ms != 0 ? config->timeout_ms : DEFAULT_TIMEOUT_MS;
-    if (config->timeout_ms != 0 || !is_set("SERRY_TIMEOUT_MS"))
-        return SERRY_OK;
-
-    int timeout_ms;
-    int result = read_variable("SERRY_TIMEOUT_MS", -1, INT_MAX, ", in milliseconds; -1 for none",
-                               &timeout_ms, error);
-    if (result != SERRY_OK)
-        return result;
-    if (timeout_ms == 0)
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "SERRY_TIMEOUT_MS is \"0\", which leaves no time for anything; give "
-                          "milliseconds, or -1 for no timeout");
-    job->timeout_ms = timeout_ms;
-    return SERRY_OK;
-}
-
-/* "512M": a number and at most one of K, M, G and T, powers of 1024; at least 1 byte. */
-static bool read_bytes(const char *text, size_t *bytes)
-{
-    static const char k_units[] = "KMGT";
-    const char *rest;
-    long long number;
-    if (!read_number(text, &number, &rest) || number < 1)
-        return false;
-
-    unsigned shift = 0;
-    if (*rest != '\0') {
-        const char *unit = strchr(k_units, *rest);
-        if (unit == NULL || rest[1] != '\0')
-            return false;
-        shift = 10 * (unsigned)(unit - k_units + 1);
-    }
-    if (number > LLONG_MAX >> shift)
-        return false;
-    *bytes = (size_t)number << shift;
-    return true;
-}
-
-static int find_pool(const serry_config *config, serry_job *job, serry_error *error)
-{
-    size_t bytes = config->pool_bytes;
-    if (bytes == 0 && is_set("SERRY_POOL")) {
-        if (!read_bytes(getenv("SERRY_POOL"), &bytes))
-            return serry_fail(error, SERRY_ERR_INVALID,
-                              "SERRY_POOL is \"%.40s\", but must be a number of bytes, or one with "
-                              "K, M, G or T behind it, such as 512M",
-                              getenv("SERRY_POOL"));
-    } else if (bytes == 0) {
-        bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 2;
-    }
-    if (bytes > SIZE_MAX - POOL_UNIT)
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "a pool of %zu bytes is more than there are addresses; give "
-                          "serry_config.pool_bytes, or SERRY_POOL, a smaller number",
-                          bytes);
-    job->pool_bytes = (bytes + POOL_UNIT - 1) / POOL_UNIT * POOL_UNIT;
     return SERRY_OK;
 }
 
@@ -450,12 +363,10 @@ int serry_environment_job(const serry_config *config, serry_job *job, serry_erro
     memset(job, 0, sizeof(*job));
     job->kind = config->kind;
     const struct source *source;
-    int result = find_rank(config, &source, job, error);
+    int result = serry_settings_find_entry(config, job, error);
+    if (result == SERRY_OK)
+        result = find_rank(config, &source, job, error);
     if (result == SERRY_OK)
         result = find_job(config, source, job, error);
-    if (result == SERRY_OK)
-        result = find_timeout(config, job, error);
-    if (result == SERRY_OK)
-        result = find_pool(config, job, error);
-    return result;
+    return result == SERRY_OK ? serry_settings_find(config, job, error) : result;
 }

@@ -26,6 +26,7 @@ int test_call(const serry_call *c, serry_comm *comm)
     case SERRY_KIND_ALLTOALL:
         return serry_alltoall(c->send, c->recv, c->count, c->dtype, comm);
     case SERRY_KIND_SPLIT:
+    case SERRY_KIND_MEET:
     case SERRY_KINDS:
         break;
     }

@@ -292,7 +292,11 @@ static void refused(const serry_config *config, const char *word)
 static void test_wrong_configurations(void **state)
 {
     (void)state;
-    const serry_config good = {sizeof(good), 0, 2, "job", SERRY_PROCESSES, 200, 0};
+    serry_config good = SERRY_CONFIG_INIT;
+    good.rank = 0;
+    good.size = 2;
+    good.job = "job";
+    good.timeout_ms = 200;
     char long_name[SERRY_JOB_NAME_MAX + 1];
     memset(long_name, 'x', sizeof(long_name) - 1);
     long_name[sizeof(long_name) - 1] = 0;

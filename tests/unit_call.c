@@ -246,7 +246,7 @@ static void values_out_of_range_are_named(void **state)
     (void)state;
     serry_call call = call_of(SERRY_KIND_ALLREDUCE);
     call.kind = SERRY_KINDS;
-    expect_invalid(&call, 0, "10", "kind");
+    expect_invalid(&call, 0, "11", "kind");
     call.kind = (serry_kind)-1;
     expect_invalid(&call, 0, "-1", "kind");
 

@@ -7,6 +7,7 @@
 
 #include <serry/call.h>
 #include <serry/error.h>
+#include <serry/timeout.h>
 #include <serry/types.h>
 
 #ifdef __cplusplus
@@ -18,10 +19,15 @@ extern "C" {
 /* A job as one rank knows it, complete: what serry_init() found in configuration and environment. */
 typedef struct serry_job {
     char name[SERRY_JOB_NAME_MAX];
-    int rank, size;
+    int rank; /* -1: a spare, which is told its number when it is needed */
+    int size;
     serry_kind_of_rank kind;
     int timeout_ms;    /* < 0: none */
     size_t pool_bytes; /* room for alloc over all ranks */
+    serry_policy policy;
+    serry_entry entry;     /* not SERRY_ENTRY_ENVIRONMENT */
+    serry_rank_set absent; /* ranks that had failed before this backend was turned to: they will not
+                              come, and count as failed from the beginning. Usually none */
 } serry_job;
 
 /* A rank's membership in a group, as the backend sees it. Opaque here. */
@@ -30,14 +36,55 @@ typedef struct serry_member serry_member;
 /* An operation that was started and not finished yet. Opaque here. */
 typedef struct serry_operation serry_operation;
 
+/* How long a call may wait. An operation that finds everything in place never asks. */
+typedef struct serry_limit {
+    int timeout_ms; /* < 0: none */
+
+    /* NULL, or called once by a call that must wait, before it sleeps: gives the token whose end
+     * (expired or cancelled) ends the wait, or NULL. The caller's; valid until the call returns. */
+    serry_token *(*token)(void *argument);
+    void *argument;
+} serry_limit;
+
+/* What a rank does, as far as others can tell. */
+typedef enum serry_activity {
+    SERRY_UNKNOWN = 0, /* the system does not say */
+    SERRY_COMPUTING,   /* outside operations, or working in one */
+    SERRY_WAITING,     /* in an operation, for others */
+    SERRY_STARVED,     /* wants to run, but the machine is too busy */
+    SERRY_STOPPED,     /* SIGSTOP and its kin */
+    SERRY_TRACED,      /* stopped by a debugger */
+    SERRY_FROZEN,      /* by its control group, or in an uninterruptible sleep */
+    SERRY_GONE         /* it has failed or left */
+} serry_activity;
+
+typedef struct serry_vitals {
+    uint64_t alive_ns;       /* its process last showed that it lives: CLOCK_MONOTONIC; 0: never */
+    uint64_t progress;       /* grows with the rank's own operations on this communicator */
+    uint64_t operation;      /* number of the operation that it waits in; 0: none */
+    serry_activity activity; /* now */
+    bool failed;             /* there is evidence: it has failed or left */
+} serry_vitals;
+
+/* How a rank that lives is excluded. */
+typedef enum serry_exclusion {
+    SERRY_EXCLUSION_NONE = 0, /* not at all */
+    SERRY_EXCLUSION_KILL,     /* SIGKILL to its process, then as any death */
+    SERRY_EXCLUSION_SEAL      /* it may wake up later, and gets SERRY_ERR_EXCLUDED */
+} serry_exclusion;
+
 /* Every member is set; what a backend cannot do returns SERRY_ERR_UNSUPPORTED. Functions that take
- * an error fill it unless they return SERRY_OK. None prints, exits or blocks past its timeout
- * (milliseconds, < 0: none). One thread at a time on a member. */
+ * an error fill it unless they return SERRY_OK. None prints, exits or blocks past its limit. One
+ * thread at a time on a member, but for revoke, vitals and exclude, which any thread may call. */
 typedef struct serry_backend {
     const char *name; /* "shm"; for messages and selection */
 
-    /* Join the job and return when all its ranks have joined; *member is NULL on failure. */
-    int (*open)(const serry_job *job, serry_member **member, serry_error *error);
+    const void *context; /* the backend's own, for backends that are made at run time; or NULL */
+
+    /* Join the job and return when all its ranks have joined; *member is NULL on failure. `backend`
+     * is this table. */
+    int (*open)(const struct serry_backend *backend, const serry_job *job, serry_member **member,
+                serry_error *error);
 
     /* Leave at once and free the member. SERRY_ERR_INVALID where a thread rank's last group is closed
      * by another thread than the one that joined and still runs; then nothing has changed. */
@@ -47,11 +94,13 @@ typedef struct serry_backend {
     void (*forget)(serry_member *member);
 
     /* Carry out one checked call; returns when this rank is done with it (DESIGN: uniform
-     * completion). After SERRY_ERR_TIMEOUT the call is open: the same call goes on with it. */
-    int (*run)(serry_member *member, const serry_call *call, int timeout_ms, serry_error *error);
+     * completion). After SERRY_ERR_TIMEOUT, _CANCELLED and _MEETING the call is open: the same call
+     * goes on with it. SERRY_ERR_MEETING: another member has called a meeting; go to `meet`. */
+    int (*run)(serry_member *member, const serry_call *call, const serry_limit *limit,
+               serry_error *error);
 
     /* Start a call and return at once; *operation is NULL on failure. */
-    int (*start)(serry_member *member, const serry_call *call, int timeout_ms,
+    int (*start)(serry_member *member, const serry_call *call, const serry_limit *limit,
                  serry_operation **operation, serry_error *error);
 
     /* Has it finished? Never blocks. When *done becomes true its result is returned and the
@@ -65,12 +114,17 @@ typedef struct serry_backend {
     int (*cancel)(serry_operation *operation, serry_error *error);
 
     /* Collective: a member of the group of those who gave the same colour, ordered by key, then by
-     * rank. colour < 0: *part is NULL. Open after a timeout, like run. */
-    int (*split)(serry_member *member, int colour, int key, int timeout_ms, serry_member **part,
-                 serry_error *error);
+     * rank. colour < 0: *part is NULL. Open like run. */
+    int (*split)(serry_member *member, int colour, int key, const serry_limit *limit,
+                 serry_member **part, serry_error *error);
 
     /* What the next operations do when a member is missing; as serry_set_policy. */
-    void (*set_policy)(serry_member *member, serry_policy policy);
+    int (*set_policy)(serry_member *member, serry_policy policy, serry_error *error);
+
+    /* Use algorithm number `variant` for the kinds that have several: 0 is the backend's choice,
+     * SERRY_ERR_UNSUPPORTED says that there is no such number. Results are the same bits. All
+     * members set it alike, between operations. */
+    int (*set_variant)(serry_member *member, unsigned variant, serry_error *error);
 
     /* Members that are known, somewhere, to have failed or left. */
     void (*failed)(const serry_member *member, serry_rank_set *failed);
@@ -79,13 +133,31 @@ typedef struct serry_backend {
     int (*revoke)(serry_member *member, serry_error *error);
 
     /* Collective among the living, also when revoked: combine 64 bits with SERRY_BAND or SERRY_BOR.
-     * Open after a timeout, like run. */
-    int (*agree)(serry_member *member, serry_op op, uint64_t *value, int timeout_ms,
+     * Open like run. */
+    int (*agree)(serry_member *member, serry_op op, uint64_t *value, const serry_limit *limit,
                  serry_error *error);
 
     /* Collective among the living, also when revoked: a member of the group of those that live. Open
-     * after a timeout, like run. */
-    int (*shrink)(serry_member *member, int timeout_ms, serry_member **rest, serry_error *error);
+     * like run. */
+    int (*shrink)(serry_member *member, const serry_limit *limit, serry_member **rest,
+                  serry_error *error);
+
+    /**
+     * Meet all living members, wherever they are: between operations, or in one that cannot end
+     * because somebody does not contribute. Whoever is the first calls the others by it: their run
+     * returns SERRY_ERR_MEETING, when they wait or at their next call, and they come too. Each gives
+     * a vote.
+     *
+     * SERRY_OK: *votes is the bitwise or of all votes, the same on all members, and *repeat tells
+     * whether to run the same call again:
+     *   SERRY_REPEAT  The operation that was open has been dropped by all, inputs intact; nobody has
+     *                 completed it. It can be run again, here or elsewhere.
+     *   SERRY_FINISH  All have contributed to it. Run it again, here: it completes.
+     * Replacements that wait are admitted by SERRY_REPEAT; the next run tells (by policy).
+     * SERRY_ERR_TIMEOUT and _CANCELLED: the meeting stays open; call meet again.
+     */
+    int (*meet)(serry_member *member, uint64_t vote, const serry_limit *limit, uint64_t *votes,
+                int *repeat, serry_error *error);
 
     /* Zeroed, page-aligned memory that every rank of the job can reach; NULL on failure. */
     void *(*alloc)(serry_member *member, size_t bytes, serry_error *error);
@@ -101,10 +173,27 @@ typedef struct serry_backend {
 
     /* Who took part in the last completed operation. */
     void (*participants)(const serry_member *member, serry_rank_set *ranks);
+
+    /* How many changes of membership this member has met: deaths and replacements. */
+    uint64_t (*epoch)(const serry_member *member);
+
+    /* How a member is. */
+    int (*vitals)(serry_member *member, int rank, serry_vitals *vitals, serry_error *error);
+
+    /* Exclude a member that lives. */
+    int (*exclude)(serry_member *member, int rank, serry_exclusion how, serry_error *error);
 } serry_backend;
+
+enum { SERRY_REPEAT, SERRY_FINISH }; /* see meet */
 
 /* Ranks of one machine over a shared-memory arena. */
 extern const serry_backend serry_backend_shm;
+
+/* One rank, alone: every operation is a copy, or nothing. */
+extern const serry_backend serry_backend_self;
+
+/* Ranks of one machine over Unix domain sockets: slow, needs no shared memory. */
+extern const serry_backend serry_backend_socket;
 
 #ifdef __cplusplus
 }

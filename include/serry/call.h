@@ -22,7 +22,8 @@ extern "C" {
     X(GATHER, "gather", 1, 0, 1, N)                                                                \
     X(SCATTER, "scatter", 1, 0, N, 1)                                                              \
     X(ALLTOALL, "alltoall", 0, 0, N, N)                                                            \
-    X(SPLIT, "split", 0, 0, 1, N)
+    X(SPLIT, "split", 0, 0, 1, N)                                                                  \
+    X(MEET, "meet", 0, 0, 1, N)
 
 // clang-format off
 typedef enum serry_kind {
@@ -68,6 +69,9 @@ int serry_call_check(const serry_call *call, int rank, int size, serry_error *er
  * type (4), kind (4). Two checked calls agree if and only if their signatures are equal. The two bits
  * on top are 0, and the backend's to use. */
 uint64_t serry_call_signature(const serry_call *call);
+
+/* The kind of operation in a signature. */
+serry_kind serry_signature_kind(uint64_t signature);
 
 /* Writes "allreduce(count=10, f32, sum)" for a signature, cut to `size` bytes with the final 0. */
 void serry_signature_describe(uint64_t signature, char *text, size_t size);

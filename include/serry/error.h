@@ -25,6 +25,8 @@ extern "C" {
     X(ERR_RANK_MISMATCH, -22, COMM, FATAL, MISMATCH, "ranks made different calls")                 \
     X(ERR_CANCELLED, -23, COMM, WARNING, CANCELLED, "the operation was cancelled")                 \
     X(ERR_REVOKED, -24, COMM, RECOVERABLE, MEMBERSHIP, "the communicator was revoked")             \
+    X(ERR_RANK_JOINED, -25, COMM, RECOVERABLE, MEMBERSHIP, "a replacement has joined")             \
+    X(ERR_MEETING, -26, COMM, RECOVERABLE, MEMBERSHIP, "a rank has called all ranks to meet")      \
     X(ERR_EXCLUDED, -40, LOST, FATAL, MEMBERSHIP, "this rank was excluded by the others")          \
     X(ERR_FORKED, -41, LOST, FATAL, MEMBERSHIP,                                                    \
       "the communicator belongs to the parent process of a fork")                                  \

@@ -16,7 +16,8 @@
  * - SERRY_ERR_INVALID, _UNSUPPORTED, _NO_SPACE: this rank contributed nothing; nothing has changed.
  * - SERRY_ERR_RANK_MISMATCH, _RANK_FAILED: on all ranks alike; inputs intact, outputs untouched;
  *   the communicator goes on with the next operation (after a failure: among the survivors).
- * - SERRY_ERR_TIMEOUT: the operation stays open. The same call again goes on waiting; any other
+ * - SERRY_ERR_RANK_JOINED: as RANK_FAILED; the communicator goes on with the rank that has joined.
+ * - SERRY_ERR_TIMEOUT, _CANCELLED: the operation stays open. The same call again goes on; any other
  *   returns SERRY_ERR_PENDING. Inputs intact and outputs untouched, except where docs/protocol.md
  *   says that a large operation on arena memory (or between threads) had already begun to write.
  * - SERRY_ERR_EXCLUDED, _FORKED, _LAYOUT, _ARENA: this rank has lost the communicator.
@@ -28,6 +29,7 @@
 
 #include <serry/call.h>
 #include <serry/error.h>
+#include <serry/timeout.h>
 #include <serry/types.h>
 
 #ifdef __cplusplus
@@ -126,6 +128,18 @@ int serry_set_policy(serry_comm *comm, serry_policy policy);
 int serry_get_failed(const serry_comm *comm, serry_rank_set *failed);
 
 /**
+ * Acknowledge all failures that are known by now, and fill `acked` (NULL is allowed) with all that
+ * have been acknowledged so far. Local. Collectives report each failure once, acknowledged or not:
+ * what they do must be the same on all ranks.
+ */
+int serry_ack_failed(serry_comm *comm, serry_rank_set *acked);
+
+/* How many changes of membership this rank has met on the communicator: each operation that finds
+ * ranks missing, and each that admits replacements, counts one. The same on all ranks after an
+ * operation. 0 for NULL. */
+uint64_t serry_epoch(const serry_comm *comm);
+
+/**
  * End every operation of this communicator on all ranks, those that wait now included, with
  * SERRY_ERR_REVOKED; only agree, shrink, get_failed and finalize work on it from then on. Not
  * collective: one rank is enough, and it is for ever. An operation that is being revoked may still
@@ -149,6 +163,33 @@ int serry_agree(serry_comm *comm, serry_op op, uint64_t *value);
  * operation of the new one.
  */
 int serry_shrink(serry_comm *comm, serry_comm **rest);
+
+/**
+ * Join a running job in the place of a rank that has failed: as serry_init with the entry
+ * SERRY_ENTRY_REPLACEMENT, or what `config` or the environment says. Where *comm holds a communicator
+ * (one that this rank has lost by SERRY_ERR_EXCLUDED), it is finalized first.
+ *
+ * Waits until the rank of that number is known to have failed, then until the others come to an
+ * operation on the world communicator: the replacement takes part from that operation on. Under
+ * SERRY_REPORT that one returns SERRY_ERR_RANK_JOINED on all the others, naming it, with inputs
+ * intact: the moment to send it what it must know, by a broadcast for instance. Under SERRY_EXCLUDE
+ * and SERRY_WAIT it completes as if nothing had been, so the replacement's first call must be the
+ * same one. Communicators that were made from the world's stay without it, until the next split.
+ *
+ * @param comm  As for serry_init; must hold NULL or a communicator.
+ * @retval SERRY_ERR_INVALID  Another replacement waits for the same place, or nobody has failed.
+ * @retval SERRY_ERR_TIMEOUT  The others did not come to an operation, or the rank still lives.
+ */
+int serry_rejoin(const serry_config *config, serry_comm **comm);
+
+/**
+ * Let a token end the operations of this communicator, from the next one on: those that wait when it
+ * is cancelled, by any thread, return SERRY_ERR_CANCELLED at once, and when its time is over
+ * SERRY_ERR_TIMEOUT, with the operation left open as after a timeout. NULL: no token any more. The
+ * communicator keeps a reference. A token that has tripped does not disturb operations that need not
+ * wait. Communicators made from this one have none.
+ */
+int serry_set_token(serry_comm *comm, serry_token *token);
 
 /* ---- memory in the arena ------------------------------------------------------------------ */
 

@@ -66,8 +66,21 @@ typedef enum serry_policy {
     SERRY_REPORT =
         0,         /* SERRY_ERR_RANK_FAILED on all survivors, once; the next one goes on without */
     SERRY_EXCLUDE, /* goes on among the survivors without an error; see serry_participants() */
-    SERRY_REVOKE   /* revokes the communicator: SERRY_ERR_REVOKED from then on */
+    SERRY_REVOKE,  /* revokes the communicator: SERRY_ERR_REVOKED from then on */
+    SERRY_WAIT,    /* waits for a replacement, until the timeout; see serry_rejoin(). World only */
+    SERRY_POLICIES /* how many there are */
 } serry_policy;
+
+/* How a rank comes into its job. */
+typedef enum serry_entry {
+    SERRY_ENTRY_ENVIRONMENT = 0, /* SERRY_ENTRY (start, replacement, spare), or at the start */
+    SERRY_ENTRY_START,           /* with all others */
+    SERRY_ENTRY_REPLACEMENT,     /* later, in the place of a failed rank of the same number */
+    SERRY_ENTRY_SPARE            /* waits until any rank fails, and takes its number and place */
+} serry_entry;
+
+/* What carries the collectives of a communicator: backend.h. */
+struct serry_backend;
 
 /* A set of ranks of one communicator. */
 typedef struct serry_rank_set {
@@ -92,10 +105,15 @@ typedef struct serry_config {
                                 0: SERRY_TIMEOUT_MS or 300000 */
     size_t pool_bytes;       /* room for serry_alloc over all ranks; 0: SERRY_POOL or half of
                                 the machine's memory. Address space only, until allocated */
+    int policy;              /* a serry_policy; -1: SERRY_POLICY (report, exclude, revoke, wait)
+                                or SERRY_REPORT */
+    serry_entry entry;
+    const struct serry_backend *backend; /* outlives the communicators; NULL: SERRY_BACKEND (shm,
+                                            socket, self) or serry_backend_shm */
 } serry_config;
 
 // clang-format off
-#define SERRY_CONFIG_INIT {sizeof(serry_config), -1, -1, NULL, SERRY_PROCESSES, 0, 0}
+#define SERRY_CONFIG_INIT {sizeof(serry_config), -1, -1, NULL, SERRY_PROCESSES, 0, 0, -1, SERRY_ENTRY_ENVIRONMENT, NULL}
 // clang-format on
 
 /* A user-defined reduction: accumulator[i] = accumulator[i] (op) next[i] for i in [0, count).

@@ -1,0 +1,386 @@
+/* meeting.c - all living members stop, find out where they stand, and go on together: in a new group,
+ * with replacements of those that failed, or with the operation that some had all but completed.
+ *
+ * A meeting is called by setting the group's call (group_call_all). Operations end with
+ * SERRY_ERR_MEETING when they wait or when they begin, and stay as they are. Each member comes with
+ *
+ *   n        how many operations it has completed
+ *   begun    it has published a step of operation n+1
+ *   passed   such a step has been decided for it: it went on to the next, or found members missing
+ *   dropped  under SERRY_WAIT: it found members missing, and waits
+ *
+ * and all give that to each other on the control words, so who gives is a pure function of those
+ * words, and everybody who gives decides alike. Let m be the greatest n + passed: the last operation
+ * that somebody has been decided about.
+ *
+ *   n + begun < m   This member has not contributed to m, so it must be sealed: it is excluded.
+ *   n < m           m is open here. All have contributed to it, so it completes: run it again and
+ *                   hear no meeting until it has ended (SERRY_FINISH). Who has completed it comes
+ *                   again at once, the others at their next operation. Where somebody has dropped m,
+ *                   all have, or will: it counts as not begun.
+ *   else            Nobody is past the first step of m+1: no output was touched. All drop it, and the
+ *                   group is replaced (SERRY_REPEAT).
+ *
+ * Replacing takes two more exchanges, as in split.c: the first giver makes the new group and tells
+ * where; each gives memory to its region and tells that it has. If the set of givers shrinks between
+ * two exchanges, all begin again. In the new group the ranks are the same, and steps begin at 1.
+ * Present in it is who was present in the old one, and the replacements; who did not come is sealed in
+ * it from the beginning, so that the next operation finds it missing and does what the policy says.
+ *
+ * serry_agree and serry_shrink use the same control words. A member that meets, and one that agrees,
+ * find a mismatch, alike: who agrees tries again, who meets puts it off to its next operation. */
+#include "extent.h"
+#include "operation.h"
+#include "record.h"
+#include "slot.h"
+
+enum { PHASE_POSITIONS = 1, PHASE_MEMORY, PHASE_READY };
+
+enum { POSITION_PASSED = 1, POSITION_BEGUN = 2, POSITION_DROPPED = 4, POSITION_SHIFT = 3 };
+
+/* ---- positions --------------------------------------------------------------------------------- */
+
+static uint64_t position(const shm_member *m)
+{
+    bool begun = m->open && (m->published || m->passed), passed = m->open && m->passed;
+
+    return m->operations << POSITION_SHIFT | (m->dropped ? POSITION_DROPPED : 0) |
+           (begun ? POSITION_BEGUN : 0) | (passed ? POSITION_PASSED : 0);
+}
+
+static uint64_t completed(uint64_t position)
+{
+    return position >> POSITION_SHIFT;
+}
+
+static uint64_t reached(uint64_t position)
+{
+    return completed(position) + (position & POSITION_BEGUN ? 1 : 0);
+}
+
+static uint64_t decided(uint64_t position)
+{
+    bool counts = (position & POSITION_PASSED) != 0 && (position & POSITION_DROPPED) == 0;
+
+    return completed(position) + (counts ? 1 : 0);
+}
+
+enum verdict { VERDICT_EXCLUDED, VERDICT_FINISH, VERDICT_AGAIN, VERDICT_REPLACE };
+
+static enum verdict judge(const shm_member *m)
+{
+    const shm_member *c = m->control;
+    const uint64_t *all = m->meeting.all;
+    uint64_t own = m->meeting.own[0], last = 0;
+    bool finish = false, dropped = false;
+
+    for (int i = 0; i < c->alive_count; i++) {
+        uint64_t p = all[2 * c->alive[i]];
+        last = decided(p) > last ? decided(p) : last;
+    }
+    for (int i = 0; i < c->alive_count; i++) {
+        uint64_t p = all[2 * c->alive[i]];
+        dropped |= (p & POSITION_DROPPED) != 0 && completed(p) + 1 == last;
+        finish |= completed(p) < last && reached(p) >= last;
+    }
+    if (reached(own) < last)
+        return VERDICT_EXCLUDED;
+    if (finish && !dropped)
+        return completed(own) < last ? VERDICT_FINISH : VERDICT_AGAIN;
+    return VERDICT_REPLACE;
+}
+
+static void begin(shm_member *m)
+{
+    m->meeting.phase = PHASE_POSITIONS;
+    m->meeting.own[0] = position(m);
+    m->meeting.own[1] = m->meeting.vote;
+    m->meeting.code = SERRY_OK;
+    serry_error_begin(&m->meeting.error, "meet", m->operations + 1, m->group.rank);
+}
+
+static void count_votes(shm_member *m)
+{
+    const shm_member *c = m->control;
+
+    m->meeting.votes = 0;
+    for (int i = 0; i < c->alive_count; i++)
+        m->meeting.votes |= m->meeting.all[2 * c->alive[i] + 1];
+}
+
+/* ---- the new group ----------------------------------------------------------------------------- */
+
+static bool gives(const shm_member *m, int rank)
+{
+    return serry_rank_set_has(&m->control->alive_set, rank);
+}
+
+/* The slot of a living replacement of a rank that does not give; -1: there is none. */
+static int applicant(const shm_member *m, int rank)
+{
+    const shm_arena *arena = m->group.arena;
+    uint32_t said = atomic_load_explicit(&arena->header->applicant[rank], memory_order_seq_cst);
+
+    if (!m->whole || gives(m, rank) || said == 0 || said > (uint32_t)arena_slots_used(arena) ||
+        said - 1 == m->group.header->slot[rank] || !slot_is_alive(&arena->slots[said - 1]))
+        return -1;
+    return (int)said - 1;
+}
+
+static group_plan plan_group(const shm_member *m)
+{
+    group_plan plan = {
+        .size = m->group.size, .policy = m->policy, .operations = m->operations, .epoch = m->epoch};
+    bool joined = false;
+
+    for (int r = 0; r < plan.size; r++) {
+        int newcomer = applicant(m, r);
+        plan.slot[r] = m->group.header->slot[r];
+        if (newcomer >= 0)
+            group_plan_member(&plan, r, newcomer);
+        else if (serry_rank_set_has(&m->alive_set, r))
+            group_plan_member(&plan, r, plan.slot[r]);
+        joined |= newcomer >= 0;
+    }
+    if (joined) {
+        plan.epoch++;
+        plan.operations += plan.policy == SERRY_REPORT; /* the one that tells of it */
+    }
+    return plan;
+}
+
+/* The first giver makes the group, and gives memory to the regions of those that will not come to do
+ * it themselves. */
+static int make_group(shm_member *m)
+{
+    shm_arena *arena = m->group.arena;
+    serry_error *error = &m->meeting.error;
+    group_plan plan = plan_group(m);
+    int rc = extent_take(arena, EXTENT_OF_GROUP, group_bytes(plan.size), false, &m->meeting.offset,
+                         error);
+
+    if (rc != SERRY_OK)
+        return rc;
+    group_format(arena, m->meeting.offset, &plan);
+    for (int r = 0; r < plan.size && rc == SERRY_OK; r++)
+        if (serry_rank_set_has(&plan.present, r) && !gives(m, r))
+            rc = group_settle(arena, m->meeting.offset, plan.size, r, error);
+    return rc;
+}
+
+static bool is_maker(const shm_member *m)
+{
+    return m->control->alive[0] == m->group.rank;
+}
+
+/* Only its maker has something to give back: a killed one's goes with the arena. */
+static void unmake_group(shm_member *m)
+{
+    uint64_t unused;
+
+    if (m->meeting.offset != 0 && is_maker(m))
+        extent_give(m->group.arena, EXTENT_OF_GROUP, m->meeting.offset, &unused);
+    m->meeting.offset = 0;
+}
+
+static int settle(shm_member *m)
+{
+    return group_settle(m->group.arena, m->meeting.offset, m->group.size, m->group.rank,
+                        &m->meeting.error);
+}
+
+/* ---- entering it ------------------------------------------------------------------------------- */
+
+static void invite(arena_slot *slot, uint64_t offset)
+{
+    uint64_t nobody = 0;
+
+    atomic_compare_exchange_strong_explicit(&slot->invited, &nobody, offset, memory_order_seq_cst,
+                                            memory_order_relaxed);
+    wait_wake(&slot->invited);
+}
+
+/* Everybody says the same of the world; who dies here leaves the rest to the others. */
+static void announce(shm_member *m, const shm_group *old)
+{
+    shm_arena *arena = m->group.arena;
+
+    m->joined = (serry_rank_set){{0}};
+    for (int r = 0; r < m->group.size; r++) {
+        uint16_t slot = m->group.header->slot[r];
+        if (slot == old->header->slot[r])
+            continue;
+        serry_rank_set_add(&m->joined, r);
+        m->news = true;
+        atomic_store_explicit(&arena->header->holder[r], slot, memory_order_seq_cst);
+    }
+    if (m->whole)
+        atomic_store_explicit(&arena->header->world, m->group.offset, memory_order_seq_cst);
+    for (int r = 0; r < m->group.size; r++)
+        if (serry_rank_set_has(&m->joined, r))
+            invite(&arena->slots[m->group.header->slot[r]], m->group.offset);
+}
+
+/* Of those that did not come. */
+static void seal_missing(const shm_member *m, const serry_rank_set *givers)
+{
+    for (int r = 0; r < m->group.size; r++)
+        if (serry_rank_set_has(&m->group.header->present, r) && !serry_rank_set_has(givers, r) &&
+            !serry_rank_set_has(&m->joined, r))
+            group_seal_member(&m->group, r);
+}
+
+static int enter_group(shm_member *m)
+{
+    shm_group old = m->group;
+    serry_rank_set givers = m->control->alive_set;
+    uint64_t operations = m->operations;
+    int rc =
+        group_open(&m->group, old.arena, m->meeting.offset, old.size, old.rank, &m->meeting.error);
+
+    if (rc != SERRY_OK)
+        return rc;
+    m->control->group = group_control(&m->group);
+    operation_enter_group(m);
+    operation_enter_group(m->control);
+    m->operations = operations;
+    m->epoch = m->group.header->epoch;
+    m->plan = m->control->plan = arena_plan_waiting(old.arena);
+    announce(m, &old);
+    seal_missing(m, &givers);
+    group_seal_dead(&m->group);
+    if (group_called(&old) == GROUP_CALL_REVOKED)
+        group_call_all(&m->group, GROUP_CALL_REVOKED);
+    group_leave(&old);
+    return SERRY_OK;
+}
+
+/* ---- the meeting ------------------------------------------------------------------------------- */
+
+static int exchange(shm_member *m, serry_error *error)
+{
+    shm_member *c = m->control;
+    serry_call call = {.kind = SERRY_KIND_MEET,
+                       .dtype = SERRY_U64,
+                       .count = 2,
+                       .send = m->meeting.own,
+                       .recv = m->meeting.all};
+
+    c->hears = GROUP_CALL_REVOKED;
+    int rc = operation_run(c, &call, error);
+    c->hears = GROUP_CALLS;
+    return rc;
+}
+
+/* Nobody comes out of the meeting with anything changed; it is put off to the end of the operation. */
+static int put_off(shm_member *m, int *repeat)
+{
+    m->meeting.phase = 0;
+    m->deaf = true;
+    m->hears = GROUP_CALL_REVOKED;
+    *repeat = SERRY_FINISH;
+    return SERRY_OK;
+}
+
+static void say(shm_member *m, uint64_t first, int code)
+{
+    m->meeting.own[0] = first;
+    m->meeting.own[1] = (uint64_t)(int64_t)code;
+}
+
+/* What follows when the exchange of a phase has ended well. OPERATION_GOES_ON: with the next one. */
+static int advance(shm_member *m, int *repeat, serry_error *error)
+{
+    const shm_member *c = m->control;
+    const uint64_t *all = m->meeting.all;
+
+    switch (m->meeting.phase) {
+    case PHASE_POSITIONS:
+        count_votes(m);
+        switch (judge(m)) {
+        case VERDICT_EXCLUDED:
+            m->error = error;
+            return operation_fail_excluded(m);
+        case VERDICT_FINISH:
+            return put_off(m, repeat);
+        case VERDICT_AGAIN:
+            return OPERATION_GOES_ON;
+        case VERDICT_REPLACE:
+            break;
+        }
+        m->meeting.alive_count = c->alive_count;
+        m->meeting.phase = PHASE_MEMORY;
+        m->meeting.offset = 0;
+        say(m, 0, SERRY_OK);
+        if (is_maker(m)) {
+            int code = make_group(m);
+            say(m, m->meeting.offset, code);
+        }
+        return OPERATION_GOES_ON;
+    case PHASE_MEMORY:
+        m->meeting.offset = all[2 * c->alive[0]];
+        m->meeting.code = (int)(int64_t)all[2 * c->alive[0] + 1];
+        if (m->meeting.code == SERRY_OK)
+            m->meeting.code = settle(m);
+        m->meeting.phase = PHASE_READY;
+        say(m, 0, m->meeting.code);
+        return OPERATION_GOES_ON;
+    default:
+        for (int i = 0; i < c->alive_count && m->meeting.code == SERRY_OK; i++)
+            m->meeting.code = (int)(int64_t)all[2 * c->alive[i] + 1];
+        return SERRY_OK;
+    }
+}
+
+/* All have said that they are ready, or that they cannot be. */
+static int finish(shm_member *m, int *repeat, serry_error *error)
+{
+    int rc = m->meeting.code == SERRY_OK ? enter_group(m) : m->meeting.code;
+
+    if (rc != SERRY_OK)
+        unmake_group(m);
+    m->meeting.phase = 0;
+    *repeat = SERRY_REPEAT;
+    if (rc == SERRY_OK)
+        return SERRY_OK;
+    if (m->meeting.error.error == SERRY_OK)
+        serry_fail(&m->meeting.error, rc,
+                   "another rank could not get memory to go on with; give the arena more with "
+                   "SERRY_POOL (or pool_bytes)");
+    *error = m->meeting.error;
+    return rc;
+}
+
+int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serry_error *error)
+{
+    int rc;
+
+    if (m->meeting.phase == 0) {
+        group_call_all(&m->group, GROUP_CALL_MEETING);
+        m->meeting.vote = vote;
+        begin(m);
+    }
+    do {
+        rc = exchange(m, error);
+        if (rc == SERRY_ERR_RANK_MISMATCH && m->control->met) {
+            unmake_group(m);
+            return put_off(m, repeat);
+        }
+        if (rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED || rc == SERRY_ERR_PENDING)
+            return rc;
+        if (rc == SERRY_OK && m->meeting.phase > PHASE_POSITIONS &&
+            m->control->alive_count != m->meeting.alive_count) {
+            unmake_group(m);
+            begin(m);
+            rc = OPERATION_GOES_ON;
+        } else if (rc == SERRY_OK) {
+            rc = advance(m, repeat, error);
+            if (rc == SERRY_OK && m->meeting.phase == PHASE_READY)
+                rc = finish(m, repeat, error);
+        }
+    } while (rc == OPERATION_GOES_ON);
+    *votes = m->meeting.votes;
+    if (rc != SERRY_OK)
+        m->meeting.phase = 0;
+    return rc;
+}

@@ -1,0 +1,2 @@
+#include <serry/backend.h>
+const serry_backend serry_backend_self = {.name = "self"};

@@ -1,0 +1,137 @@
+/* membership.c - when ranks fail, and when others take their places. */
+#include <serry/serry.h>
+
+#include <stdlib.h>
+
+#include "comm.h"
+#include "record.h"
+
+int serry_set_policy(serry_comm *comm, serry_policy policy)
+{
+    int rc = serry_comm_check(comm, "set_policy");
+
+    if (rc != SERRY_OK)
+        return rc;
+    if (policy < SERRY_REPORT || policy >= SERRY_POLICIES) {
+        serry_error_begin(&comm->error, "set_policy", 0, comm->rank);
+        return serry_fail(&comm->error, SERRY_ERR_INVALID,
+                          "set_policy: %d is no policy; give SERRY_REPORT, SERRY_EXCLUDE, "
+                          "SERRY_REVOKE or SERRY_WAIT",
+                          (int)policy);
+    }
+    return comm->backend->set_policy(comm->member, policy, &comm->error);
+}
+
+int serry_revoke(serry_comm *comm)
+{
+    int rc = serry_comm_check(comm, "revoke");
+
+    return rc == SERRY_OK ? comm->backend->revoke(comm->member, &comm->error) : rc;
+}
+
+int serry_agree(serry_comm *comm, serry_op op, uint64_t *value)
+{
+    int rc = serry_comm_check(comm, "agree");
+
+    if (rc != SERRY_OK)
+        return rc;
+    if (value == NULL || (op != SERRY_BAND && op != SERRY_BOR)) {
+        serry_error_begin(&comm->error, "agree", 0, comm->rank);
+        return serry_fail(&comm->error, SERRY_ERR_INVALID,
+                          "agree: %s; give SERRY_BAND or SERRY_BOR and a value",
+                          value == NULL ? "the value is NULL" : "that is no way to agree");
+    }
+    return comm->backend->agree(comm->member, op, value, &comm->limit, &comm->error);
+}
+
+int serry_shrink(serry_comm *comm, serry_comm **rest)
+{
+    int rc = serry_comm_check_new(comm, "shrink", 0, rest);
+    serry_member *member;
+
+    if (rc != SERRY_OK)
+        return rc;
+    serry_comm *made = serry_comm_new(comm->backend, &comm->limit, &comm->error);
+    if (made == NULL)
+        return comm->error.error;
+    rc = comm->backend->shrink(comm->member, &comm->limit, &member, &comm->error);
+    if (rc != SERRY_OK) {
+        free(made);
+        return rc;
+    }
+    serry_comm_adopt(made, member);
+    *rest = made;
+    return SERRY_OK;
+}
+
+int serry_get_failed(const serry_comm *comm, serry_rank_set *failed)
+{
+    int rc = serry_comm_check_set(comm, failed, "get_failed");
+
+    if (rc == SERRY_OK)
+        comm->backend->failed(comm->member, failed);
+    return rc;
+}
+
+int serry_ack_failed(serry_comm *comm, serry_rank_set *acked)
+{
+    int rc = serry_comm_check(comm, "ack_failed");
+
+    if (rc != SERRY_OK)
+        return rc;
+    comm->backend->failed(comm->member, &comm->acked);
+    if (acked != NULL)
+        *acked = comm->acked;
+    return SERRY_OK;
+}
+
+uint64_t serry_epoch(const serry_comm *comm)
+{
+    return comm == NULL ? 0 : comm->backend->epoch(comm->member);
+}
+
+/* ---- replacements ------------------------------------------------------------------------------ */
+
+int serry_rejoin(const serry_config *config, serry_comm **comm)
+{
+    serry_config entering = SERRY_CONFIG_INIT;
+
+    if (comm != NULL && *comm != NULL) {
+        int rc = serry_finalize(comm);
+        if (rc != SERRY_OK)
+            return rc;
+    }
+    if (config != NULL)
+        entering = *config;
+    if (entering.entry == SERRY_ENTRY_ENVIRONMENT)
+        entering.entry = SERRY_ENTRY_REPLACEMENT;
+    return serry_init(&entering, comm);
+}
+
+int serry_comm_meet(serry_comm *comm)
+{
+    uint64_t votes;
+    int repeat;
+
+    return comm->backend->meet(comm->member, 0, &comm->limit, &votes, &repeat, &comm->error);
+}
+
+/* ---- an end from outside ----------------------------------------------------------------------- */
+
+static serry_token *token_of(void *argument)
+{
+    return ((serry_comm *)argument)->token;
+}
+
+int serry_set_token(serry_comm *comm, serry_token *token)
+{
+    int rc = serry_comm_check(comm, "set_token");
+
+    if (rc != SERRY_OK)
+        return rc;
+    serry_token_release(&comm->token);
+    comm->token = token == NULL ? NULL : serry_token_retain(token);
+    comm->limit.token = token == NULL ? NULL : token_of;
+    comm->limit.argument = comm;
+    return SERRY_OK;
+}
