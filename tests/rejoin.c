@@ -1,0 +1,253 @@
+/* rejoin.c - replacements: a process or thread takes the place of a rank that has failed.
+ *
+ * Runs have more harness ranks than the job has: those from RANKS on are newcomers. */
+#include "deaths.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { RANKS = 4, VICTIM = 2 };
+enum { FLAG_DEAD, FLAG_IN, FLAG_DONE };
+
+static const int k_none[] = {-1};
+static const int k_victim[] = {VICTIM, -1};
+
+static serry_config config_of(test_rank *self, int rank, serry_policy policy, serry_entry entry)
+{
+    serry_config config = SERRY_CONFIG_INIT;
+
+    config.rank = rank;
+    config.size = RANKS;
+    config.job = self->job;
+    config.kind = self->kind;
+    config.timeout_ms = 60000;
+    config.pool_bytes = (size_t)256 << 20;
+    config.policy = (int)policy;
+    config.entry = entry;
+    return config;
+}
+
+static bool join(test_rank *self, int rank, serry_policy policy)
+{
+    serry_config config = config_of(self, rank, policy, SERRY_ENTRY_START);
+
+    return test_expect(self, SERRY_OK, serry_init(&config, &self->comm), NULL, "init");
+}
+
+static bool rejoin(test_rank *self, int rank, serry_policy policy)
+{
+    serry_config config = config_of(self, rank, policy, SERRY_ENTRY_REPLACEMENT);
+
+    return test_expect(self, SERRY_OK, serry_rejoin(&config, &self->comm), NULL, "rejoin");
+}
+
+/* All four sum: the newcomer as the victim's number. */
+static bool sum_of_all(test_rank *self, size_t count)
+{
+    int64_t *vector = malloc(count * sizeof(*vector));
+    bool good = true;
+
+    for (size_t i = 0; i < count; i++)
+        vector[i] = (int64_t)i + 100 * serry_rank(self->comm);
+    good &= EXPECT_OK(
+        self, serry_allreduce(SERRY_IN_PLACE, vector, count, SERRY_I64, SERRY_SUM, self->comm));
+    for (size_t i = 0; i < count && good; i++)
+        good &= CHECK(self, vector[i] == (int64_t)i * RANKS + 100 * (0 + 1 + 2 + 3));
+    free(vector);
+    return good;
+}
+
+static void goes_on_with_all(test_rank *self)
+{
+    serry_rank_set all;
+
+    for (int i = 0; i < 3; i++) {
+        sum_of_all(self, 1);
+        sum_of_all(self, 700);
+        sum_of_all(self, DEATHS_LARGE);
+    }
+    serry_participants(self->comm, &all);
+    CHECK(self, all.bits[0] == (1u << RANKS) - 1);
+    CHECK(self, serry_live(self->comm) == RANKS);
+    serry_get_failed(self->comm, &all);
+    CHECK(self, all.bits[0] == 0);
+    sum_of_all(self, 1); /* until here nobody leaves */
+}
+
+/* ---- REPORT ----------------------------------------------------------------------------------- */
+
+/* Operations until the newcomer is there; each one right, or RANK_JOINED. */
+static bool until_joined(test_rank *self)
+{
+    for (;;) {
+        int64_t one = 1;
+        test_at(self, "waiting for the newcomer");
+        int rc = serry_allreduce(SERRY_IN_PLACE, &one, 1, SERRY_I64, SERRY_SUM, self->comm);
+        if (rc == SERRY_ERR_RANK_JOINED)
+            return CHECK(self, one == 1) &&
+                   CHECK(self, test_ranks_are(&serry_last_error(self->comm)->ranks, k_victim)) &&
+                   CHECK(self, serry_last_error(self->comm)->peer == VICTIM) &&
+                   CHECK(self, test_names_rank(serry_last_error(self->comm)->message, VICTIM));
+        if (!test_expect(self, SERRY_OK, rc, self->comm, "allreduce") ||
+            !CHECK(self, one == RANKS - 1))
+            return false;
+        usleep(1000);
+    }
+}
+
+static void body_report(test_rank *self)
+{
+    uint64_t state = 0, epoch;
+
+    if (self->rank >= RANKS) {
+        test_await(self, FLAG_DEAD, RANKS - 1);
+        if (!rejoin(self, VICTIM, SERRY_REPORT))
+            return;
+        CHECK(self, serry_rank(self->comm) == VICTIM && serry_size(self->comm) == RANKS);
+    } else {
+        if (!join(self, self->rank, SERRY_REPORT))
+            return;
+        EXPECT_OK(self, serry_barrier(self->comm));
+        if (self->rank == VICTIM) {
+            death_now(self);
+        }
+        expect_failed(self, self->comm, serry_barrier(self->comm), k_victim, "barrier");
+        epoch = serry_epoch(self->comm);
+        test_raise(self, FLAG_DEAD);
+        if (!until_joined(self))
+            return;
+        CHECK(self, serry_epoch(self->comm) == epoch + 1);
+        state = 42;
+    }
+    EXPECT_OK(self, serry_broadcast(&state, 1, SERRY_U64, 0, self->comm));
+    CHECK(self, state == 42);
+    epoch = serry_epoch(self->comm);
+    EXPECT_OK(self, serry_broadcast(&epoch, 1, SERRY_U64, 0, self->comm));
+    CHECK(self, serry_epoch(self->comm) == epoch);
+    goes_on_with_all(self);
+    EXPECT_OK(self, serry_finalize(&self->comm));
+}
+
+static void run_newcomers(serry_kind_of_rank kind, int newcomers, test_body body, const int *dead)
+{
+    test_options options = {.kind = kind, .size = RANKS + newcomers, .body_joins = true};
+
+    deaths_end(test_start(&options, body, NULL), kind, RANKS + newcomers,
+               kind == SERRY_PROCESSES ? dead : k_none);
+}
+
+static void under_report_all_learn_of_a_replacement_at_one_operation(void **state)
+{
+    (void)state;
+    run_newcomers(SERRY_PROCESSES, 1, body_report, k_victim);
+    run_newcomers(SERRY_THREADS, 1, body_report, k_victim);
+}
+
+/* ---- EXCLUDE and WAIT -------------------------------------------------------------------------- */
+
+/* The others are inside an operation when the victim dies, and when the newcomer comes. */
+static void body_wait(test_rank *self)
+{
+    if (self->rank >= RANKS) {
+        test_await(self, FLAG_DEAD, 1);
+        if (!rejoin(self, VICTIM, SERRY_WAIT))
+            return;
+    } else {
+        if (!join(self, self->rank, SERRY_WAIT))
+            return;
+        EXPECT_OK(self, serry_barrier(self->comm));
+        if (self->rank == VICTIM) {
+            test_raise(self, FLAG_DEAD);
+            death_now(self);
+        }
+    }
+    goes_on_with_all(self);
+    EXPECT_OK(self, serry_finalize(&self->comm));
+}
+
+static void under_wait_the_operation_completes_with_the_replacement(void **state)
+{
+    (void)state;
+    run_newcomers(SERRY_PROCESSES, 1, body_wait, k_victim);
+    run_newcomers(SERRY_THREADS, 1, body_wait, k_victim);
+}
+
+static void body_wait_for_nobody(test_rank *self)
+{
+    if (!join(self, self->rank, SERRY_WAIT))
+        return;
+    EXPECT_OK(self, serry_barrier(self->comm));
+    if (self->rank == VICTIM) {
+        death_now(self);
+    }
+    EXPECT_OK(self, serry_set_timeout(self->comm, 150));
+    for (int i = 0; i < 3; i++) {
+        test_expect(self, SERRY_ERR_TIMEOUT, serry_barrier(self->comm), self->comm, "barrier");
+        CHECK(self, strstr(serry_last_error(self->comm)->message, "replacement") != NULL);
+    }
+    EXPECT_OK(self, serry_finalize(&self->comm));
+}
+
+static void under_wait_nobody_comes_is_a_timeout(void **state)
+{
+    (void)state;
+    test_options options = {.kind = SERRY_PROCESSES, .size = RANKS, .body_joins = true};
+    deaths_end(test_start(&options, body_wait_for_nobody, NULL), SERRY_PROCESSES, RANKS, k_victim);
+}
+
+/* ---- again and again --------------------------------------------------------------------------- */
+
+enum { ROUNDS = 12 };
+
+/* Newcomer i takes the place, works for a moment, and dies in its turn. */
+static void body_rounds(test_rank *self)
+{
+    int round = self->rank - RANKS;
+
+    if (self->rank == VICTIM || round >= 0) {
+        if (round >= 0) {
+            test_await(self, FLAG_DEAD, (unsigned)round + 1);
+            if (!rejoin(self, VICTIM, SERRY_WAIT))
+                return;
+        } else if (!join(self, self->rank, SERRY_WAIT)) {
+            return;
+        }
+        sum_of_all(self, 700);
+        sum_of_all(self, DEATHS_LARGE);
+        if (round == ROUNDS - 1)
+            goto out;
+        test_raise(self, FLAG_DEAD);
+        death_now(self);
+    }
+    if (!join(self, self->rank, SERRY_WAIT))
+        return;
+    for (int i = 0; i <= ROUNDS; i++) {
+        sum_of_all(self, 700);
+        sum_of_all(self, DEATHS_LARGE);
+    }
+out:
+    EXPECT_OK(self, serry_finalize(&self->comm));
+}
+
+static void a_replacement_may_be_replaced(void **state)
+{
+    (void)state;
+    int dead[ROUNDS + 2] = {VICTIM};
+    for (int i = 0; i < ROUNDS - 1; i++)
+        dead[1 + i] = RANKS + i;
+    dead[ROUNDS] = -1;
+    run_newcomers(SERRY_PROCESSES, ROUNDS, body_rounds, dead);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(under_report_all_learn_of_a_replacement_at_one_operation),
+        cmocka_unit_test(under_wait_the_operation_completes_with_the_replacement),
+        cmocka_unit_test(under_wait_nobody_comes_is_a_timeout),
+        cmocka_unit_test(a_replacement_may_be_replaced),
+    };
+    test_watchdog(60);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
