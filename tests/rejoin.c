@@ -196,6 +196,181 @@ static void under_wait_nobody_comes_is_a_timeout(void **state)
     deaths_end(test_start(&options, body_wait_for_nobody, NULL), SERRY_PROCESSES, RANKS, k_victim);
 }
 
+/* Operations go on without the victim, then with the newcomer, whose first call is the same. */
+static void body_exclude(test_rank *self)
+{
+    if (self->rank >= RANKS) {
+        test_await(self, FLAG_DEAD, 1);
+        if (!rejoin(self, VICTIM, SERRY_EXCLUDE))
+            return;
+        test_raise(self, FLAG_IN);
+    } else {
+        if (!join(self, self->rank, SERRY_EXCLUDE))
+            return;
+        EXPECT_OK(self, serry_barrier(self->comm));
+        if (self->rank == VICTIM)
+            death_now(self);
+        test_raise(self, FLAG_DEAD);
+    }
+    for (int64_t all = 0; all != RANKS;) {
+        all = 1;
+        test_at(self, "waiting for the newcomer");
+        if (!EXPECT_OK(self,
+                       serry_allreduce(SERRY_IN_PLACE, &all, 1, SERRY_I64, SERRY_SUM, self->comm)))
+            return;
+        CHECK(self, all == RANKS || all == RANKS - 1);
+    }
+    goes_on_with_all(self);
+    EXPECT_OK(self, serry_finalize(&self->comm));
+}
+
+static void under_exclude_a_replacement_just_takes_part(void **state)
+{
+    (void)state;
+    run_newcomers(SERRY_PROCESSES, 1, body_exclude, k_victim);
+    run_newcomers(SERRY_THREADS, 1, body_exclude, k_victim);
+}
+
+/* ---- spares ------------------------------------------------------------------------------------ */
+
+static void body_spares(test_rank *self)
+{
+    serry_config spare = config_of(self, -1, SERRY_WAIT, SERRY_ENTRY_SPARE);
+
+    if (self->rank >= RANKS) {
+        test_raise(self, FLAG_IN);
+        int rc = serry_init(&spare, &self->comm);
+        if (rc == SERRY_ERR_CANCELLED) {
+            test_raise(self, FLAG_DONE);
+            return; /* the other one was taken */
+        }
+        if (!test_expect(self, SERRY_OK, rc, NULL, "init of a spare") ||
+            !CHECK(self, serry_rank(self->comm) == VICTIM))
+            return;
+    } else {
+        if (!join(self, self->rank, SERRY_WAIT))
+            return;
+        EXPECT_OK(self, serry_barrier(self->comm));
+        if (self->rank == VICTIM) {
+            test_await(self, FLAG_IN, 2);
+            death_now(self);
+        }
+    }
+    goes_on_with_all(self);
+    EXPECT_OK(self, serry_finalize(&self->comm));
+}
+
+static void a_spare_takes_over_and_the_other_learns_of_the_end(void **state)
+{
+    (void)state;
+    test_options options = {.kind = SERRY_PROCESSES, .size = RANKS + 2, .body_joins = true};
+    test_run *run = test_start(&options, body_spares, NULL);
+
+    test_join(run);
+    assert_int_equal(test_flag(run, FLAG_DONE), 1);
+    deaths_end(run, SERRY_PROCESSES, RANKS + 2, k_victim);
+}
+
+/* ---- no place ---------------------------------------------------------------------------------- */
+
+static void body_no_place(test_rank *self)
+{
+    if (self->rank >= RANKS) {
+        serry_config config = config_of(self, VICTIM, SERRY_REPORT, SERRY_ENTRY_REPLACEMENT);
+        config.timeout_ms = 300;
+        test_await(self, FLAG_IN, RANKS);
+        test_expect(self, SERRY_ERR_TIMEOUT, serry_rejoin(&config, &self->comm), NULL, "rejoin");
+        CHECK(self, self->comm == NULL);
+        CHECK(self, serry_last_error(NULL)->peer == VICTIM);
+        CHECK(self, strstr(serry_last_error(NULL)->message, "has not failed") != NULL);
+        test_raise(self, FLAG_DONE);
+        return;
+    }
+    if (!join(self, self->rank, SERRY_REPORT))
+        return;
+    test_raise(self, FLAG_IN);
+    sum_of_all(self, 700);
+    test_await(self, FLAG_DONE, 1);
+    goes_on_with_all(self); /* nothing has happened to the job */
+    CHECK(self, serry_epoch(self->comm) == 0);
+    EXPECT_OK(self, serry_finalize(&self->comm));
+}
+
+static void nobody_replaces_a_living_rank(void **state)
+{
+    (void)state;
+    run_newcomers(SERRY_PROCESSES, 1, body_no_place, k_none);
+}
+
+/* The others never come to an operation: the newcomer gives up, and is no part of anything. */
+static void body_nobody_comes(test_rank *self)
+{
+    if (self->rank >= RANKS) {
+        serry_config config = config_of(self, VICTIM, SERRY_REPORT, SERRY_ENTRY_REPLACEMENT);
+        config.timeout_ms = 300;
+        test_await(self, FLAG_DEAD, RANKS - 1);
+        test_expect(self, SERRY_ERR_TIMEOUT, serry_rejoin(&config, &self->comm), NULL, "rejoin");
+        test_raise(self, FLAG_DONE);
+        return;
+    }
+    if (!join(self, self->rank, SERRY_REPORT))
+        return;
+    EXPECT_OK(self, serry_barrier(self->comm));
+    if (self->rank == VICTIM)
+        death_now(self);
+    expect_failed(self, self->comm, serry_barrier(self->comm), k_victim, "barrier");
+    test_raise(self, FLAG_DEAD);
+    test_await(self, FLAG_DONE, 1);
+    expect_goes_on(self, self->comm, k_victim);
+    EXPECT_OK(self, serry_finalize(&self->comm));
+}
+
+static void a_newcomer_that_gives_up_leaves_no_trace(void **state)
+{
+    (void)state;
+    run_newcomers(SERRY_PROCESSES, 1, body_nobody_comes, k_victim);
+}
+
+/* ---- parts ------------------------------------------------------------------------------------- */
+
+/* A split in which the newcomer takes part, and one that its coming interrupts. */
+static void body_parts(test_rank *self)
+{
+    serry_comm *part = NULL;
+    int64_t sum = 1;
+
+    if (self->rank >= RANKS) {
+        test_await(self, FLAG_DEAD, 1);
+        if (!rejoin(self, VICTIM, SERRY_WAIT))
+            return;
+    } else {
+        if (!join(self, self->rank, SERRY_WAIT))
+            return;
+        EXPECT_OK(self, serry_barrier(self->comm));
+        if (self->rank == VICTIM) {
+            test_raise(self, FLAG_DEAD);
+            death_now(self);
+        }
+    }
+    if (!EXPECT_OK(self, serry_split(self->comm, 0, serry_rank(self->comm), &part)))
+        return;
+    CHECK(self, serry_size(part) == RANKS);
+    test_expect(self, SERRY_ERR_UNSUPPORTED, serry_set_policy(part, SERRY_WAIT), part, "policy");
+    test_expect(self, SERRY_OK,
+                serry_allreduce(SERRY_IN_PLACE, &sum, 1, SERRY_I64, SERRY_SUM, part), part, "sum");
+    CHECK(self, sum == RANKS);
+    EXPECT_OK(self, serry_finalize(&part));
+    goes_on_with_all(self);
+    EXPECT_OK(self, serry_finalize(&self->comm));
+}
+
+static void a_split_waits_for_the_replacement_and_has_it(void **state)
+{
+    (void)state;
+    run_newcomers(SERRY_PROCESSES, 1, body_parts, k_victim);
+    run_newcomers(SERRY_THREADS, 1, body_parts, k_victim);
+}
+
 /* ---- again and again --------------------------------------------------------------------------- */
 
 enum { ROUNDS = 12 };
@@ -246,6 +421,11 @@ int main(void)
         cmocka_unit_test(under_report_all_learn_of_a_replacement_at_one_operation),
         cmocka_unit_test(under_wait_the_operation_completes_with_the_replacement),
         cmocka_unit_test(under_wait_nobody_comes_is_a_timeout),
+        cmocka_unit_test(under_exclude_a_replacement_just_takes_part),
+        cmocka_unit_test(a_spare_takes_over_and_the_other_learns_of_the_end),
+        cmocka_unit_test(nobody_replaces_a_living_rank),
+        cmocka_unit_test(a_newcomer_that_gives_up_leaves_no_trace),
+        cmocka_unit_test(a_split_waits_for_the_replacement_and_has_it),
         cmocka_unit_test(a_replacement_may_be_replaced),
     };
     test_watchdog(60);
