@@ -1,6 +1,6 @@
 #!/bin/sh
 # demo.sh - the whole demonstration: train with process ranks, train again with thread ranks, show
-# that both end with the same bits, and draw the loss curve.
+# that both end with the same bits; train once more and kill a rank in the middle; draw both curves.
 #
 #   scripts/demo.sh BUILD
 #
@@ -9,6 +9,9 @@
 set -eu
 
 ranks=4
+victim=2
+kill_step=900
+absence=3 # seconds until the replacement comes, so that the picture shows both moments
 
 fail()
 {
@@ -37,15 +40,16 @@ for program in "$serry" "$train"; do
 done
 command -v gnuplot >/dev/null || fail "gnuplot is missing; install it: apt-get install gnuplot-nox"
 mkdir -p "$out" || fail "cannot make the folder $out; name another one in SERRY_DEMO_OUT"
-rm -rf "$out/processes" "$out/threads" "$out/curve.svg" "$out/curve.png"
+rm -rf "$out/processes" "$out/threads" "$out/killed" "$out/curve.svg" "$out/curve.png" \
+    "$out/killed.svg" "$out/killed.png"
 
-headline "1 of 4  $ranks process ranks train together: serry run -n $ranks train"
+headline "1 of 5  $ranks process ranks train together: serry run -n $ranks train"
 "$serry" run -n "$ranks" "$train" --out "$out/processes" || fail "the training failed"
 
-headline "2 of 4  the same with $ranks thread ranks: train --threads $ranks"
+headline "2 of 5  the same with $ranks thread ranks: train --threads $ranks"
 "$train" --threads "$ranks" --out "$out/threads" || fail "the training with thread ranks failed"
 
-headline "3 of 4  are they the same?"
+headline "3 of 5  are they the same?"
 processes=$(hash_of "$out/processes/result.txt")
 threads=$(hash_of "$out/threads/result.txt")
 echo "parameters of the process ranks  $processes"
@@ -55,11 +59,23 @@ if [ -z "$processes" ] || [ "$processes" != "$threads" ]; then
 fi
 echo "bit-identical: all parameters of the two runs"
 
-headline "4 of 4  the loss curve"
+headline "4 of 5  kill -9 for rank $victim in step $kill_step, a replacement $absence s later: serry run --respawn 1"
+# The replacement is the same command line; only SERRY_ENTRY says what it is.
+"$serry" run -n "$ranks" --respawn 1 sh -c \
+    '[ "${SERRY_ENTRY:-}" != replacement ] || sleep "$1"; shift; exec "$@"' sh "$absence" \
+    "$train" --out "$out/killed" --kill "$victim:$kill_step" || fail "the training did not survive"
+for event in died joined; do
+    grep -q ",$event,$victim\$" "$out/killed/events.csv" || fail "no rank has $event: see $out/killed"
+done
+
+headline "5 of 5  the loss curves"
 seconds=$(sed -n 's/^time *\([0-9.]*\) s.*/\1/p' "$out/processes/result.txt")
 gnuplot -c "$plot" "$out/processes/curve.csv" "$out/curve" \
     "A language model trained by $ranks ranks" \
-    "$ranks process ranks on $(nproc) cores, $seconds s" || fail "gnuplot could not draw the curve"
-echo "picture    $out/curve.svg and $out/curve.png"
+    "$ranks process ranks on $(nproc) cores, $seconds s" "" || fail "gnuplot could not draw the curve"
+gnuplot -c "$plot" "$out/killed/curve.csv" "$out/killed" "The same, with a death in the middle" \
+    "rank $victim of $ranks killed with -9 in step $kill_step, and replaced" "$out/killed/events.csv" ||
+    fail "gnuplot could not draw the second curve"
+echo "pictures   $out/curve.svg and $out/killed.svg (and .png)"
 echo "numbers    $out/processes/curve.csv"
 echo "sample     $out/processes/sample.txt"

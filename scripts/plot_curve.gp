@@ -1,9 +1,11 @@
 # plot_curve.gp - draw the loss curve that `train --out` writes.
 #
-#   gnuplot -c plot_curve.gp CURVE.csv NAME TITLE SUBTITLE     makes NAME.svg and NAME.png
+#   gnuplot -c plot_curve.gp CURVE.csv NAME TITLE SUBTITLE EVENTS.csv     makes NAME.svg and NAME.png
+#
+# EVENTS.csv marks where ranks died and joined; "": none.
 
-if (ARGC != 4) {
-    print "usage: gnuplot -c plot_curve.gp CURVE.csv NAME TITLE SUBTITLE"
+if (ARGC != 5) {
+    print "usage: gnuplot -c plot_curve.gp CURVE.csv NAME TITLE SUBTITLE EVENTS.csv"
     exit status 1
 }
 
@@ -30,10 +32,25 @@ set label 1 sprintf("%.2f", last_loss) at last_step, last_loss offset -1, 0.9 ri
 set style line 1 linecolor rgb "#1d4ed8" linewidth 2
 set style line 2 linecolor rgb "#c2410c" linewidth 2
 
+events = ARG5
+low = floor(least_loss * 2) / 2.0
+high = ceil(first_loss * 2) / 2.0
+if (events ne "") {
+    set style line 3 linecolor rgb "#b91c1c" linewidth 1.5 dashtype 2
+    set style line 4 linecolor rgb "#15803d" linewidth 1.5 dashtype 2
+    died(word) = word eq "died" ? 1 : NaN
+    joined(word) = word eq "joined" ? 1 : NaN
+    marks = "events using ($1 * died(strcol(3))):(low):(0):(high - low) every ::1 with vectors nohead linestyle 3 title 'a rank dies', ".\
+            "events using ($1 * joined(strcol(3))):(low):(0):(high - low) every ::1 with vectors nohead linestyle 4 title 'a replacement joins', "
+} else {
+    marks = ""
+}
+
 set terminal svg size 900,500 font "DejaVu Sans,Arial,sans-serif,15" background rgb "white" rounded
 set output ARG2.".svg"
-plot ARG1 using 1:3 every ::1 with lines linestyle 1 title "training text", \
-     ARG1 using 1:4 every ::1 with lines linestyle 2 title "held-out text"
+curve = ARG1
+eval "plot ".marks."curve using 1:3 every ::1 with lines linestyle 1 title 'training text', ".\
+     "curve using 1:4 every ::1 with lines linestyle 2 title 'held-out text'"
 
 set terminal pngcairo size 900,500 font "DejaVu Sans,12" background rgb "white" rounded
 set output ARG2.".png"

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -17,7 +18,8 @@
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-static FILE *open_in_folder(const char *folder, const char *name, struct problem *problem)
+static FILE *open_in_folder(const char *folder, const char *name, const char *mode,
+                            struct problem *problem)
 {
     char path[4096];
     FILE *file;
@@ -26,7 +28,7 @@ static FILE *open_in_folder(const char *folder, const char *name, struct problem
         problem_set(problem, "the name of the folder for results is too long");
         return NULL;
     }
-    file = fopen(path, "w");
+    file = fopen(path, mode);
     if (file == NULL)
         problem_set(problem, "cannot write %s: %s", path, strerror(errno));
     return file;
@@ -45,7 +47,8 @@ static int close_written(FILE *file, const char *folder, const char *name, struc
                   : 0;
 }
 
-int report_open(struct report *report, const struct settings *settings, struct problem *problem)
+int report_open(struct report *report, const struct settings *settings, bool go_on,
+                struct problem *problem)
 {
     memset(report, 0, sizeof *report);
     report->settings = settings;
@@ -55,10 +58,21 @@ int report_open(struct report *report, const struct settings *settings, struct p
     if (mkdir(settings->out, 0777) != 0 && errno != EEXIST)
         return problem_set(problem, "cannot make the folder %s: %s", settings->out,
                            strerror(errno));
-    report->curve = open_in_folder(settings->out, "curve.csv", problem);
+    report->curve = open_in_folder(settings->out, "curve.csv", go_on ? "a" : "w", problem);
     if (report->curve == NULL)
         return -1;
-    fprintf(report->curve, "step,seconds,train_loss,heldout_loss\n");
+    report->events = open_in_folder(settings->out, "events.csv", go_on ? "a" : "w", problem);
+    if (report->events == NULL) {
+        report_close(report);
+        return -1;
+    }
+    if (!go_on) {
+        FILE *killed = open_in_folder(settings->out, "killed", "w", problem); /* nobody, so far */
+        if (killed != NULL)
+            fclose(killed);
+        fprintf(report->curve, "step,seconds,train_loss,heldout_loss\n");
+        fprintf(report->events, "step,seconds,event,rank\n");
+    }
     return 0;
 }
 
@@ -67,14 +81,37 @@ void report_close(struct report *report)
     if (report->curve != NULL)
         fclose(report->curve);
     report->curve = NULL;
+    if (report->events != NULL)
+        fclose(report->events);
+    report->events = NULL;
+}
+
+void report_event(struct report *report, const struct progress *progress, const char *event,
+                  int rank, const char *format, ...)
+{
+    char line[400];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    if (!report->settings->quiet)
+        fprintf(stderr, "%s%s\n", report->terminal ? "\n" : "", line);
+    if (report->events != NULL) {
+        fprintf(report->events, "%d,%.3f,%s,%d\n", progress->step,
+                (double)progress->elapsed_ns * 1e-9, event, rank);
+        fflush(report->events);
+    }
 }
 
 void report_point(struct report *report, const struct progress *progress)
 {
-    if (report->curve != NULL)
-        fprintf(report->curve, "%d,%.3f,%.5f,%.5f\n", progress->step,
-                (double)progress->elapsed_ns * 1e-9, (double)progress->train_loss,
-                (double)progress->heldout_loss);
+    if (report->curve == NULL)
+        return;
+    fprintf(report->curve, "%d,%.3f,%.5f,%.5f\n", progress->step,
+            (double)progress->elapsed_ns * 1e-9, (double)progress->train_loss,
+            (double)progress->heldout_loss);
+    fflush(report->curve); /* another rank may have to go on with it */
 }
 
 /* ---- before and during the training ------------------------------------------------------- */
@@ -269,13 +306,13 @@ static int write_folder(struct report *report, const struct progress *progress, 
     report->curve = NULL;
     if (close_written(curve, folder, "curve.csv", problem) != 0)
         return -1;
-    file = open_in_folder(folder, "sample.txt", problem);
+    file = open_in_folder(folder, "sample.txt", "w", problem);
     if (file == NULL)
         return -1;
     fprintf(file, "%s\n", sample);
     if (close_written(file, folder, "sample.txt", problem) != 0)
         return -1;
-    file = open_in_folder(folder, "result.txt", problem);
+    file = open_in_folder(folder, "result.txt", "w", problem);
     if (file == NULL)
         return -1;
     print_result(file, progress, hash, ranks);

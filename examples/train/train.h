@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include <serry/serry.h>
+
 #define TRAIN_DEFAULT_TEXTS "/usr/share/common-licenses"
 #define TRAIN_MAX_SYMBOLS 256 /* a character is a byte */
 
@@ -28,12 +30,19 @@ struct settings {
     int context; /* characters that a prediction looks back */
     int hidden;  /* units of the hidden layer */
     uint64_t seed;
-    bool sgd;        /* plain gradient descent instead of Adam */
-    float rate;      /* learning rate of the first step; falls to a twentieth of it */
-    int threads;     /* thread ranks in this process; 0: process ranks */
-    const char *out; /* folder for curve.csv, sample.txt and result.txt; NULL: none */
-    bool quiet;      /* print the result alone */
+    bool sgd;                 /* plain gradient descent instead of Adam */
+    float rate;               /* learning rate of the first step; falls to a twentieth of it */
+    int threads;              /* thread ranks in this process; 0: process ranks */
+    const char *out;          /* folder for curve.csv, sample.txt and result.txt; NULL: none */
+    bool quiet;               /* print the result alone */
+    int kill_rank, kill_step; /* who kills itself, and in which step; step 0: nobody */
 };
+
+/* ---- options.c ---------------------------------------------------------------------------- */
+
+/* Fill the settings, or end the program: with status 0 after --help, 1 after an error. Only rank 0
+ * prints. */
+void options_parse(int argc, char **argv, int rank, struct settings *settings);
 
 /* ---- text.c: what is read, and which of it is held out ------------------------------------ */
 
@@ -116,11 +125,13 @@ uint64_t model_hash(const struct model *model);
 
 void model_free(struct model *model);
 
-/* ---- report.c: what rank 0 tells ---------------------------------------------------------- */
+/* ---- report.c: what the lowest rank that lives tells ---------------------------------------------------------- */
 
 /* How far the training is. Losses in nats per character. */
 struct progress {
-    int step;
+    int step;         /* the last one that is done */
+    int points;       /* of the curve, so far */
+    bool measured;    /* the held-out loss after that step is known, or not wanted */
     float train_loss; /* of the latest batches, the last one weighing most */
     float heldout_loss;
     uint64_t elapsed_ns;
@@ -133,10 +144,17 @@ struct report {
     bool terminal;     /* redraw one line in place, rather than print one every 5 % */
     uint64_t drawn_ns; /* elapsed then; terminal only */
     FILE *curve;       /* NULL where no folder is given */
+    FILE *events;      /* likewise */
 };
 
-/* Make the folder and begin the curve. Where it fails nothing needs closing. */
-int report_open(struct report *report, const struct settings *settings, struct problem *problem);
+/* Make the folder and begin the curve, or go on with the one that another rank began. Where it fails
+ * nothing needs closing. */
+int report_open(struct report *report, const struct settings *settings, bool go_on,
+                struct problem *problem);
+
+/* A line on the terminal, kept in events.csv as well: what happened to which rank at which step. */
+void report_event(struct report *report, const struct progress *progress, const char *event,
+                  int rank, const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 void report_heading(const struct report *report, const struct text *text, const struct model *model,
                     int ranks);
@@ -153,5 +171,56 @@ int report_finish(struct report *report, const struct progress *progress, struct
 
 /* Close what is open. */
 void report_close(struct report *report);
+
+/* ---- train.c and recover.c: one rank ------------------------------------------------------ */
+
+/* Numbers that follow the gradient in the memory that ranks share. */
+enum { SUM_TRAIN, SUM_HELDOUT, SUMS };
+
+/* Beside 0 and -1 (failed, and told): ranks have died or joined, nothing was done; run_recover(), then
+ * the same again. */
+enum { RUN_CHANGED = 1 };
+
+struct run {
+    serry_comm *comm;
+    const struct settings *settings;
+    int rank, size;
+    int place, living; /* this rank's place among those that live, and how many they are */
+    bool replaces;     /* a rank that died */
+    bool ignorant;     /* and does not know yet what the others do */
+    bool welcome;      /* a replacement has joined, and is to be told */
+    struct text text;
+    struct model model;
+    struct report report; /* at place 0 */
+    struct progress progress;
+    uint64_t begun_ns, begun_step_ns, entered_ns; /* the training, a step, a collective */
+    float *gradient; /* parameters + SUMS numbers; owned by the communicator or by malloc */
+    bool in_arena;
+    struct problem problem;
+};
+
+uint64_t run_now_ns(void);
+
+/* Problems are told once. Both return -1. */
+int run_tell(const char *text);
+int run_tell_serry(const serry_comm *comm);
+
+/* What a collective's result means: 0, RUN_CHANGED, or -1. */
+int run_outcome(struct run *run, int result);
+
+/* All ranks learn whether one has a problem; the lowest that has tells its own. 0 where nobody has. */
+int run_agree(struct run *run, int failed);
+
+/* Memory for gradient and sums. */
+int run_make_gradient(struct run *run);
+
+/* After RUN_CHANGED: divide the work anew, tell a replacement all it must know, compare. */
+int run_recover(struct run *run);
+
+/* Have all ranks the same parameters? If not, this is a fault of the program or of serry. */
+int run_compare_parameters(struct run *run);
+
+/* For the demonstration: leave the time behind, and end by SIGKILL. */
+void run_kill(const struct run *run);
 
 #endif
