@@ -34,6 +34,7 @@ void operation_enter_group(shm_member *m)
     m->step = 0;
     m->operations = header->operations;
     m->open = m->published = m->passed = m->dropped = false;
+    m->absent = (serry_rank_set){{0}};
     m->absent_count = 0;
     m->alive_count = 0;
     m->alive_set = header->present;
