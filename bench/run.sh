@@ -3,8 +3,8 @@
 #
 #   bench/run.sh BUILD_DIR
 #
-# Writes bench-output/ (or $SERRY_BENCH_OUT): cells.csv, ratios.csv, cost.csv, table.txt, log.txt, and
-# prints the table. Takes as many rounds as fit into $SERRY_BENCH_SECONDS (300), at least one; in each
+# Writes bench-output/ (or $SERRY_BENCH_OUT): cells.csv, ratios.csv, cost.csv, deaths.csv, table.txt,
+# log.txt, and prints the table. Takes as many rounds as fit into $SERRY_BENCH_SECONDS (300), at least one; in each
 # every library is run once, in the next round in reverse order. Exit code 1: a result was wrong, or
 # serry failed. docs/bench.md explains what is printed.
 set -euo pipefail
@@ -21,7 +21,7 @@ fail() {
     echo "bench: $*" >&2
     exit 1
 }
-for program in tools/serry bench/bench_collectives bench/bench_limits bench/bench_cost; do
+for program in tools/serry bench/bench_collectives bench/bench_limits bench/bench_cost bench/bench_deaths; do
     [ -x "$build/$program" ] || fail "$build/$program is not there; build it first: make"
 done
 case $seconds in
@@ -209,6 +209,14 @@ if ! timeout --foreground -k 5 100 "$build/bench/bench_cost" >>"$out/cost.csv" 2
     serry_failed=1
 fi
 
+[ ! -t 2 ] || printf '\r\033[Kdeaths of ranks' >&2
+sed -n '/^#/p' "$out/cost.csv" >"$out/deaths.csv"
+if ! timeout --foreground -k 5 200 "$build/bench/bench_deaths" 1000 >>"$out/deaths.csv" 2>>"$log" ||
+    ! timeout --foreground -k 5 200 "$build/bench/bench_deaths" 15 1024 >>"$out/deaths.csv" 2>>"$log"; then
+    notes+=("bench_deaths failed (see $log): the times after a death are incomplete")
+    serry_failed=1
+fi
+
 round=0
 rounds_began=$SECONDS
 while [ $round -eq 0 ] || [ $((SECONDS + round_seconds)) -le "$seconds" ]; do
@@ -236,6 +244,6 @@ disturbed=$(disturbance "$busy_before" <"$piece")
 rm "$out/conditions.txt"
 rc=0
 LC_ALL=C awk -v cores="$cores" -v ratios="$out/ratios.csv" -f "$here/table.awk" "$out/cells.csv" \
-    "$out/cost.csv" >>"$out/table.txt" || rc=$?
+    "$out/cost.csv" "$out/deaths.csv" >>"$out/table.txt" || rc=$?
 sed '/^# rounds:/,$!d' "$out/table.txt"
 [ $rc -eq 0 ] && [ $serry_failed -eq 0 ]

@@ -1,6 +1,6 @@
 # table.awk - the table of bench/run.sh, from its CSV files.
 #
-#   awk -v cores=N -v ratios=FILE -f table.awk cells.csv cost.csv
+#   awk -v cores=N -v ratios=FILE -f table.awk cells.csv cost.csv deaths.csv
 #
 # A cell is operation, ranks and bytes. The time of a library in a cell is the median over the rounds
 # of each round's median. A ratio is taken within each round, and then the median over the rounds; the
@@ -22,8 +22,14 @@ BEGIN {
     lost = ""
 }
 
-/^#/ || $1 == "round" || $1 == "kind" { next }
+/^#/ || $1 == "round" || $1 == "kind" || $1 == "what" { next }
 
+FILENAME ~ /deaths.csv$/ {
+    touched[$3] = $4
+    for (i = 5; i <= 7; i++)
+        death[$1, $3, i] = $i
+    next
+}
 FILENAME ~ /cost.csv$/ {
     cost[$1, $2] = $3 + $4
     if ($1 == "processes")
@@ -227,6 +233,22 @@ function print_limits(k, trip) {
             bandwidth("cross_copy", sizes[k])
 }
 
+# Times from kill -9 on, of rank 3 of 4, which the others wait for asleep.
+function print_deaths(whats, names, mib, i) {
+    split("first all next joined", whats, " ")
+    names["first"] = "first survivor told"
+    names["all"] = "all survivors told"
+    names["next"] = "next operation done"
+    names["joined"] = "a replacement, start to admission"
+    for (mib in touched) {
+        printf "\nkill -9 of one of 4 ranks, %d kills%s\n%36s %9s %8s %8s\n", \
+            touched[mib], (mib + 0 ? ", " mib " MiB touched by each rank" : ""), "us,", "median", "p99", "max"
+        for (i = 1; i <= 4; i++)
+            printf "  %-34s %9.0f %8.0f %8.0f\n", names[whats[i]], death[whats[i], mib, 5], \
+                death[whats[i], mib, 6], death[whats[i], mib, 7]
+    }
+}
+
 function print_costs(kinds, sizes_of_cost, count, i, k, n) {
     count = split("2 16 64 256", sizes_of_cost, " ")
     split("processes threads", kinds, " ")
@@ -264,6 +286,7 @@ END {
     print_flags()
     print_limits()
     print_costs()
+    print_deaths()
     printf "\nserry is slower than the best peer in %d of %d comparisons%s%s\n", losses, compared, \
         losses ? ":" : "", lost
     print_wrong()
