@@ -1,4 +1,4 @@
-/* unit_environment.c - rank, size, job, timeout and pool from the configuration and from the
+/* unit_environment.c - rank, size and job from the configuration and from the
  * variables of each launcher. Every test starts with none of the variables set. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,8 +15,6 @@
 
 #include "environment.h"
 #include "record.h"
-
-#define MIB ((size_t)1 << 20)
 
 static int forget_variables(void **state)
 {
@@ -431,58 +429,6 @@ static void thread_ranks_are_numbered_by_the_program(void **state)
     expect_invalid(&config, "kind is 2", "SERRY_PROCESSES", "SERRY_THREADS");
 }
 
-/* ---- timeout and pool --------------------------------------------------------------------- */
-
-static void timeouts_come_from_configuration_variable_or_default(void **state)
-{
-    (void)state;
-    serry_config config = config_of(0, 1);
-    assert_int_equal(expect_job(&config, 0, 1).timeout_ms, 300000);
-    set("SERRY_TIMEOUT_MS=250");
-    assert_int_equal(expect_job(&config, 0, 1).timeout_ms, 250);
-    set("SERRY_TIMEOUT_MS=-1");
-    assert_true(expect_job(&config, 0, 1).timeout_ms < 0);
-
-    static const char *const junk[] = {"0", "", "1s", "-2", "2147483648"};
-    for (size_t i = 0; i < sizeof(junk) / sizeof(junk[0]); i++)
-        expect_junk(&config, "SERRY_TIMEOUT_MS", junk[i], "milliseconds");
-    config.timeout_ms = 7;
-    assert_int_equal(expect_job(&config, 0, 1).timeout_ms, 7);
-    config.timeout_ms = -5;
-    assert_true(expect_job(&config, 0, 1).timeout_ms < 0);
-}
-
-static void pools_come_from_configuration_variable_or_memory(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *text;
-        size_t bytes;
-    } cases[] = {
-        {"1", 2 * MIB},     {"2097152", 2 * MIB}, {"2097153", 4 * MIB},
-        {"1K", 2 * MIB},    {"3M", 4 * MIB},      {"512M", 512 * MIB},
-        {"2G", 2048 * MIB}, {"1T", MIB * MIB},    {"2049K", 4 * MIB},
-    };
-    serry_config config = config_of(0, 1);
-    size_t half = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 2;
-    size_t pool = expect_job(&config, 0, 1).pool_bytes;
-    assert_true(pool >= half && pool < half + 2 * MIB && pool % (2 * MIB) == 0);
-
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        setenv("SERRY_POOL", cases[i].text, 1);
-        assert_int_equal(expect_job(&config, 0, 1).pool_bytes, cases[i].bytes);
-    }
-    static const char *const junk[] = {
-        "",         "0", "0G", "-1", "M", "1MB", "1 M", "1m", "1P", "1.5G", "9223372036854775807K",
-        "99999999T"};
-    for (size_t i = 0; i < sizeof(junk) / sizeof(junk[0]); i++)
-        expect_junk(&config, "SERRY_POOL", junk[i], "512M");
-    config.pool_bytes = 5 * MIB;
-    assert_int_equal(expect_job(&config, 0, 1).pool_bytes, 6 * MIB);
-    config.pool_bytes = SIZE_MAX;
-    expect_invalid(&config, "pool", "SERRY_POOL", "smaller");
-}
-
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, forget_variables, forget_variables)
@@ -503,8 +449,6 @@ int main(void)
         CASE(the_configuration_gives_rank_and_size_or_neither),
         CASE(job_names_have_a_length),
         CASE(thread_ranks_are_numbered_by_the_program),
-        CASE(timeouts_come_from_configuration_variable_or_default),
-        CASE(pools_come_from_configuration_variable_or_memory),
     };
     return cmocka_run_group_tests_name("environment", tests, NULL, NULL);
 }
