@@ -11,19 +11,22 @@
  *
  * and all give that to each other on the control words, so who gives is a pure function of those
  * words, and everybody who gives decides alike. Let m be the greatest n + passed: the last operation
- * that somebody has been decided about.
+ * that one of them has been decided about.
  *
  *   n + begun < m   This member has not contributed to m, so it must be sealed: it is excluded.
  *   n < m           m is open here. All have contributed to it, so it completes: run it again and
  *                   hear no meeting until it has ended (SERRY_FINISH). Who has completed it comes
  *                   again at once, the others at their next operation. Where somebody has dropped m,
  *                   all have, or will: it counts as not begun.
- *   else            Nobody is past the first step of m+1: no output was touched. All drop it, and the
- *                   group is replaced (SERRY_REPEAT).
+ *   else            m+1 is open, or not begun. Somebody who gives nothing may have completed it and
+ *                   left. He did before his control word was sealed, so now everybody who has it open
+ *                   can see that it is decided. In the next exchange they say so: if one does, all
+ *                   finish it as above. Otherwise nobody is past its first step, no output was
+ *                   touched: all drop it, and the group is replaced (SERRY_REPEAT).
  *
- * Replacing takes two more exchanges, as in split.c: the first giver makes the new group and tells
- * where; each gives memory to its region and tells that it has. If the set of givers shrinks between
- * two exchanges, all begin again. In the new group the ranks are the same, and steps begin at 1.
+ * Replacing is done as in split.c: in the second exchange the first giver has made the new group and
+ * tells where; each gives memory to its region and tells in a third that it has. If the set of givers
+ * shrinks between two exchanges, all begin again. In the new group the ranks are the same, and steps begin at 1.
  * Present in it is who was present in the old one, and the replacements; who did not come is sealed in
  * it from the beginning, so that the next operation finds it missing and does what the policy says.
  *
@@ -33,8 +36,11 @@
 #include "operation.h"
 #include "record.h"
 #include "slot.h"
+#include "word.h"
 
 enum { PHASE_POSITIONS = 1, PHASE_MEMORY, PHASE_READY };
+
+#define DECIDED UINT64_C(1) /* beside an offset, which is one of a page */
 
 enum { POSITION_PASSED = 1, POSITION_BEGUN = 2, POSITION_DROPPED = 4, POSITION_SHIFT = 3 };
 
@@ -106,6 +112,18 @@ static void count_votes(shm_member *m)
     m->meeting.votes = 0;
     for (int i = 0; i < c->alive_count; i++)
         m->meeting.votes |= m->meeting.all[2 * c->alive[i] + 1];
+}
+
+/* Is the operation that this member has open decided for all, by now? */
+static bool sees_decided(const shm_member *m)
+{
+    bool open = m->open && m->published;
+
+    for (int i = 0; i < m->alive_count && open; i++) {
+        const _Atomic uint64_t *word = &group_cell_of(&m->group, m->alive[i])->word;
+        open = word_decided(atomic_load_explicit(word, memory_order_acquire), m->step);
+    }
+    return open;
 }
 
 /* ---- the new group ----------------------------------------------------------------------------- */
@@ -282,6 +300,16 @@ static int put_off(shm_member *m, int *repeat)
     return SERRY_OK;
 }
 
+/* After all it was decided. Who has not contributed to it is sealed. */
+static int finish_first(shm_member *m, int *repeat, serry_error *error)
+{
+    unmake_group(m);
+    if (m->open && m->published)
+        return put_off(m, repeat);
+    m->error = error;
+    return operation_fail_excluded(m);
+}
+
 static void say(shm_member *m, uint64_t first, int code)
 {
     m->meeting.own[0] = first;
@@ -311,13 +339,13 @@ static int advance(shm_member *m, int *repeat, serry_error *error)
         m->meeting.alive_count = c->alive_count;
         m->meeting.phase = PHASE_MEMORY;
         m->meeting.offset = 0;
-        say(m, 0, SERRY_OK);
-        if (is_maker(m)) {
-            int code = make_group(m);
-            say(m, m->meeting.offset, code);
-        }
+        m->meeting.code = is_maker(m) ? make_group(m) : SERRY_OK;
+        say(m, m->meeting.offset | (sees_decided(m) ? DECIDED : 0), m->meeting.code);
         return OPERATION_GOES_ON;
     case PHASE_MEMORY:
+        for (int i = 0; i < c->alive_count; i++)
+            if (all[2 * c->alive[i]] & DECIDED)
+                return finish_first(m, repeat, error);
         m->meeting.offset = all[2 * c->alive[0]];
         m->meeting.code = (int)(int64_t)all[2 * c->alive[0] + 1];
         if (m->meeting.code == SERRY_OK)

@@ -161,6 +161,8 @@ int operation_judge(shm_member *m)
  * step meanwhile. */
 static COLD int wait_for_replacement(shm_member *m)
 {
+    m->deaf = false;
+    m->hears = GROUP_CALL_MEETING;
     wait_target target = {&m->own->word, m->step + 1, &m->own->word, &m->group.header->call,
                           m->hears};
     int rc = wait_decided(&target, &m->plan, &m->limit);

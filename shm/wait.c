@@ -21,7 +21,8 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 #define NS_PER_MS UINT64_C(1000000)
-#define NAP_NS (100 * NS_PER_MS) /* a look around this often while asleep */
+#define NAP_NS (100 * NS_PER_MS)        /* a look around this often while asleep */
+#define NAP_WATCHED_NS (20 * NS_PER_MS) /* others may set the bit again that a cancellation took */
 
 enum {
     PAUSES_PER_LOOK = 100,
@@ -84,7 +85,7 @@ void wait_rouse(_Atomic uint64_t *word)
  * case the caller looks again. */
 static void sleep_while(_Atomic uint64_t *word, uint64_t seen, const wait_limit *limit)
 {
-    uint64_t until = wait_now_ns() + NAP_NS;
+    uint64_t until = wait_now_ns() + (limit->token != NULL ? NAP_WATCHED_NS : NAP_NS);
 
     if (limit->deadline_ns < until)
         until = limit->deadline_ns;
@@ -133,8 +134,11 @@ static int sleep_once(const wait_target *t, wait_limit *limit, int *code)
 {
     uint64_t seen = atomic_fetch_or_explicit(t->word, WORD_ASLEEP, memory_order_seq_cst);
 
-    if (look(t, limit, code))
+    if (look(t, limit, code)) {
+        if (called(t) != SERRY_OK)
+            wait_rouse(t->word); /* the caller has been here already, and others may sleep */
         return 1;
+    }
     sleep_while(t->word, seen | WORD_ASLEEP, limit);
     return look(t, limit, code);
 }
