@@ -204,8 +204,13 @@ static void shm_failed(const serry_member *member, serry_rank_set *failed)
 
 static int shm_revoke(serry_member *member, serry_error *error)
 {
-    (void)error;
-    group_call_all(&own(member)->group, GROUP_CALL_REVOKED);
+    shm_member *m = own(member);
+
+    if (m->excluded || !word_second_look(&m->own->word)) { /* it has no say any more */
+        m->error = error;
+        return operation_fail_excluded(m);
+    }
+    group_call_all(&m->group, GROUP_CALL_REVOKED);
     return SERRY_OK;
 }
 

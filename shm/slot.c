@@ -7,7 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lifeline.h"
 
 typedef struct process_stat {
     char state; /* 'Z': it has ended, and its parent has not looked yet */
@@ -83,15 +82,12 @@ bool slot_is_free(const arena_slot *slot)
     return atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_FREE;
 }
 
-/* The threads of a process run on for a moment when its life lock has told already. A thread's own
- * lock is told by the thread itself, last of all. */
-bool slot_is_gone(arena_slot *slot, serry_kind_of_rank kind)
+/* The threads of a process run on for a moment when its life lock has told already. What a thread rank
+ * leaves behind, another thread of its process may still finalize. */
+bool slot_is_gone(const arena_slot *slot, serry_kind_of_rank kind)
 {
-    if (!slot_is_dead(slot))
-        return false; /* who has left in order has left its groups first */
-    if (kind == SERRY_THREADS)
-        return lifeline_look(&slot->life) == LIFE_ENDED;
-    return slot->pid_namespace == slot_pid_namespace() && has_ended(slot);
+    return kind == SERRY_PROCESSES && slot_is_dead(slot) &&
+           slot->pid_namespace == slot_pid_namespace() && has_ended(slot);
 }
 
 static bool move(arena_slot *slot, uint32_t from, uint32_t to)

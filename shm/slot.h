@@ -30,8 +30,8 @@ bool slot_is_alive(const arena_slot *slot);
 /* Nobody has signed in yet. */
 bool slot_is_free(const arena_slot *slot);
 
-/* It is dead, and no thread of it can write any more. */
-bool slot_is_gone(arena_slot *slot, serry_kind_of_rank kind);
+/* It is dead, and nobody can write in its name any more. */
+bool slot_is_gone(const arena_slot *slot, serry_kind_of_rank kind);
 
 /* Somebody, perhaps the rank itself, has found it to be gone. */
 bool slot_is_dead(const arena_slot *slot);

@@ -112,6 +112,7 @@ static void body_report(test_rank *self)
         if (self->rank == VICTIM) {
             death_now(self);
         }
+        await_ends(self, 1);
         expect_failed(self, self->comm, serry_barrier(self->comm), k_victim, "barrier");
         epoch = serry_epoch(self->comm);
         test_raise(self, FLAG_DEAD);
@@ -161,6 +162,7 @@ static void body_wait(test_rank *self)
             test_raise(self, FLAG_DEAD);
             death_now(self);
         }
+        await_ends(self, 1);
     }
     goes_on_with_all(self);
     EXPECT_OK(self, serry_finalize(&self->comm));
@@ -210,6 +212,7 @@ static void body_exclude(test_rank *self)
         EXPECT_OK(self, serry_barrier(self->comm));
         if (self->rank == VICTIM)
             death_now(self);
+        await_ends(self, 1);
         test_raise(self, FLAG_DEAD);
     }
     for (int64_t all = 0; all != RANKS;) {
@@ -351,6 +354,7 @@ static void body_parts(test_rank *self)
             test_raise(self, FLAG_DEAD);
             death_now(self);
         }
+        await_ends(self, 1);
     }
     if (!EXPECT_OK(self, serry_split(self->comm, 0, serry_rank(self->comm), &part)))
         return;
