@@ -3,6 +3,8 @@
 #   make            build into build/release
 #   make demo       train the example model with 4 ranks
 #   make test       build and run all tests
+#   make crash-all  kill a rank at every instruction of every call: takes hours
+#   make model-all  check the models of the protocol in their larger forms: takes long
 #   make bench      measure, beside other libraries
 #   make install    PREFIX=/usr/local, DESTDIR= for packagers
 #   make debug asan tsan clang
@@ -15,7 +17,7 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 export JOBS
 
-.PHONY: all demo test bench install debug asan tsan clang format-check clean
+.PHONY: all demo test crash-all model-all bench install debug asan tsan clang format-check clean
 .NOTPARALLEL:
 
 all:
@@ -30,6 +32,15 @@ demo:
 test:
 	@scripts/dependencies.sh build test
 	@scripts/test.sh release
+
+crash-all:
+	@scripts/dependencies.sh build test
+	@scripts/build.sh release crash
+	@build/release/tests/crash all --all
+
+model-all:
+	@scripts/dependencies.sh build test
+	@docs/model/check.sh all
 
 bench:
 	@scripts/dependencies.sh build bench

@@ -130,7 +130,7 @@ static int shm_close(serry_member *member, serry_error *error)
 
     if (rc != SERRY_OK)
         return rc;
-    if (m->whole)
+    if (m->whole && word_second_look(&m->own->word)) /* else others may be reading there */
         extent_give_all(m->group.arena, slot_of(m));
     shm_group group = m->group;
     member_free(m);
@@ -281,6 +281,10 @@ static int shm_free(serry_member *member, void *memory, serry_error *error)
     uintptr_t base = (uintptr_t)m->group.arena->base, address = (uintptr_t)memory;
     uint64_t bytes;
 
+    if (!word_second_look(&m->own->word)) { /* the others may be reading there */
+        m->error = error;
+        return operation_fail_excluded(m);
+    }
     if (address >= base && address - base < m->group.arena->bytes &&
         extent_give(m->group.arena, slot_of(m), address - base, &bytes)) {
         madvise(memory, bytes, MADV_DONTFORK);
