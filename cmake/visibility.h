@@ -3,6 +3,9 @@
  * list of the same names. */
 #pragma GCC visibility push(default)
 #include <serry/backend.h>
+#include <serry/faulty.h>
+#include <serry/ft.h>
+#include <serry/health.h>
 #include <serry/recovery.h>
 #include <serry/serry.h>
 #include <serry/timeout.h>

@@ -88,6 +88,9 @@ typedef struct arena_slot {
     uint64_t start_ticks;                      /* with pid, tells the process from a later one */
     _Atomic uint64_t invited;                  /* of a newcomer: the world group that it is a member
                                                   of; by any other member, from 0, seq_cst */
+    _Atomic uint64_t next_beat_ns;             /* CLOCK_MONOTONIC; by the process's monitor thread
+                                                  several times a second, release: see beat.h */
+    _Atomic uint32_t beat_giver;               /* that thread, relaxed */
     /* line 1: the rank holds it for life; the monitors of the others look at its word, set the
      * waiters bit there and sleep on it: see lifeline.h */
     _Alignas(SHM_LINE) pthread_mutex_t life;
@@ -163,6 +166,9 @@ typedef struct group_cell {
     uint64_t data[2][SHM_INLINE / 8];         /* plain, likewise */
     /* lines 1 and 2 */
     group_input input[2]; /* plain, likewise */
+    /* line 3: number of the operation that the member waits in, or has last waited in: relaxed, by
+     * the member when it must wait; read by vitals.c */
+    _Alignas(SHM_LINE) _Atomic uint64_t operation;
 } group_cell;
 
 /* Sizes enter by themselves; bump the leading number when a meaning changes. */
@@ -172,7 +178,7 @@ typedef struct group_cell {
      (uint64_t)sizeof(group_cell))
 
 _Static_assert(offsetof(group_cell, input) == SHM_LINE, "word, signatures and data share a line");
-_Static_assert(sizeof(group_cell) == 3 * SHM_LINE, "a line for each kind of traffic");
+_Static_assert(sizeof(group_cell) == 4 * SHM_LINE, "a line for each kind of traffic");
 _Static_assert(sizeof(group_header) <= SHM_PAGE && sizeof(arena_header) <= SHM_PAGE, "one page");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2 &&
                    ATOMIC_INT_LOCK_FREE == 2,

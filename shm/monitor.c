@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "beat.h"
 #include "door.h"
 #include "extent.h"
 #include "group.h"
@@ -31,7 +32,9 @@ enum { HOLD_TRYING, HOLD_DONE, HOLD_FAILED };
 
 /* Between two looks at everybody. The kernel wakes one of those who watch a lock; where that one is
  * being killed as well, the others find the death at their next look. */
-#define PERIOD_NS UINT64_C(200000000)
+#define PERIOD_NS BEAT_NS
+#define PERIOD_EAGER_NS UINT64_C(3000000) /* of who keeps the door, for a while after a death */
+#define EAGER_NS UINT64_C(10000000000)
 #define PERIOD_UNWATCHED_NS UINT64_C(2000000) /* where somebody cannot be watched */
 
 struct shm_monitor {
@@ -41,8 +44,9 @@ struct shm_monitor {
     _Atomic uint32_t command; /* futex word; from other threads of the process */
     _Atomic uint32_t hold;    /* futex word; from the thread itself */
     door door;
-    serry_error error; /* why it could not hold the lock; published by hold */
-    bool waitv;        /* the kernel has FUTEX_WAITV */
+    uint64_t eager_until_ns; /* to let a replacement in */
+    serry_error error;       /* why it could not hold the lock; published by hold */
+    bool waitv;              /* the kernel has FUTEX_WAITV */
     bool buried[SHM_SLOTS];
     int witness[SHM_SLOTS]; /* process descriptors; -1: none yet, -2: cannot be had */
 };
@@ -123,6 +127,7 @@ static void bury_here(shm_monitor *m, int number)
 {
     lifeline_pass_on(&m->arena->slots[number].life);
     m->buried[number] = monitor_bury(m->arena, number);
+    m->eager_until_ns = wait_now_ns() + EAGER_NS;
     if (m->witness[number] >= 0)
         close(m->witness[number]);
     m->witness[number] = -2;
@@ -156,10 +161,16 @@ static void look_round(shm_monitor *m, round_plan *plan)
 
 static void sleep_until_something(shm_monitor *m, round_plan *plan, uint32_t command)
 {
-    uint64_t period = plan->unwatched ? PERIOD_UNWATCHED_NS : PERIOD_NS;
-    uint64_t until = wait_now_ns() + period;
+    uint64_t now = wait_now_ns(), period = PERIOD_NS;
+
+    if (plan->unwatched)
+        period = PERIOD_UNWATCHED_NS;
+    else if (m->door.listener >= 0 && now < m->eager_until_ns)
+        period = PERIOD_EAGER_NS;
+    uint64_t until = now + period;
     struct timespec at = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
 
+    beat_give(m->arena, m->slot);
     watch_word(plan, &m->command, command);
     if (m->waitv &&
         syscall(SYS_futex_waitv, plan->watched, plan->count, 0, &at, CLOCK_MONOTONIC) < 0 &&

@@ -7,8 +7,10 @@
 #include <serry/health.h>
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -87,7 +89,7 @@ static void judge(const serry_health *h, patient *p, const serry_vitals *vitals)
     serry_health_report *report = &p->report;
 
     report->activity = vitals->activity;
-    report->evidence = vitals->failed || vitals->activity == SERRY_GONE;
+    report->evidence = vitals->failed;
     report->operation = vitals->operation;
     report->progress = vitals->progress;
     if (report->evidence || p->mute_ns > 2 * h->timeout_ns)
@@ -191,8 +193,7 @@ static void look(serry_health *h)
 static bool is_valid(const serry_health_config *config)
 {
     return config->bytes == sizeof(*config) && config->period_ms > 0 &&
-           config->heartbeat_timeout_ms > 0 &&
-           (unsigned)config->exclusion <= SERRY_EXCLUSION_SEAL;
+           config->heartbeat_timeout_ms > 0 && (unsigned)config->exclusion <= SERRY_EXCLUSION_SEAL;
 }
 
 static void init_locks(serry_health *h)
@@ -418,4 +419,44 @@ int serry_health_healthy(serry_health *health, serry_rank_set *ranks)
 int serry_health_unresponsive(serry_health *health)
 {
     return is_forked(health) ? 0 : health->size - serry_health_healthy(health, NULL);
+}
+
+/* ---- in words ----------------------------------------------------------------------------------- */
+
+const char *serry_rank_status_name(serry_rank_status status)
+{
+    static const char *const names[] = {"HEALTHY", "UNRESPONSIVE", "FAILED"};
+
+    return (unsigned)status <= SERRY_FAILED ? names[status] : "?";
+}
+
+static const char *reason(const serry_health_report *report, char *text, size_t size)
+{
+    static const char *const reasons[] = {"not known what it does",
+                                          "computing",
+                                          "waiting for others",
+                                          "waiting for a core",
+                                          "stopped",
+                                          "stopped by a debugger",
+                                          "frozen",
+                                          "gone"};
+
+    if (report->activity == SERRY_WAITING && report->operation != 0)
+        snprintf(text, size, "waiting in operation %" PRIu64, report->operation);
+    else
+        snprintf(text, size, "%s",
+                 (unsigned)report->activity <= SERRY_GONE ? reasons[report->activity] : "?");
+    return text;
+}
+
+char *serry_health_text(const serry_health_report *report, char *text, size_t size)
+{
+    char why[48], silence[48] = "";
+
+    if (report->status != SERRY_HEALTHY && !report->evidence)
+        snprintf(silence, sizeof(silence), ", silent for %.1f s",
+                 (double)report->silent_ms / 1000.0);
+    snprintf(text, size, "rank %d is %s: %s%s", report->rank,
+             serry_rank_status_name(report->status), reason(report, why, sizeof(why)), silence);
+    return text;
 }

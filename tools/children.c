@@ -65,30 +65,44 @@ static bool export_job(const run_job *job)
     return true;
 }
 
-static void export_rank(int rank)
+/* A spare has no rank yet, and must not find one that an outer launcher had. */
+static void export_process(const run_process *process)
 {
-    set_number("SERRY_RANK", rank);
-    set_number("RANK", rank);
-    set_number("LOCAL_RANK", rank);
+    static const char *const names[] = {"SERRY_RANK", "RANK", "LOCAL_RANK"};
+    static const char *const entries[] = {
+        [RUN_RANK] = "start", [RUN_REPLACEMENT] = "replacement", [RUN_SPARE] = "spare"};
+
+    setenv("SERRY_ENTRY", entries[process->role], 1);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (process->role == RUN_SPARE)
+            unsetenv(names[i]);
+        else
+            set_number(names[i], process->number);
+    }
 }
 
 /* ---- starting ---------------------------------------------------------------------------- */
 
-/* In a rank that cannot be started: tell the guardian and end. */
-static void give_up(const run_job *job, int rank, run_step step) __attribute__((noreturn));
-static void give_up(const run_job *job, int rank, run_step step)
+/* In a process that cannot be started: tell the guardian and end. Nobody listens any more when it is
+ * a newcomer: it has an exit code, like a rank that failed. */
+static void give_up(const run_job *job, const run_process *process, run_step step)
+    __attribute__((noreturn));
+static void give_up(const run_job *job, const run_process *process, run_step step)
 {
-    const run_start_failure failure = {rank, step, errno};
+    const run_start_failure failure = {process->number, step, errno};
 
-    if (write(job->failures[1], &failure, sizeof failure) < 0)
+    if (job->failures[1] < 0)
+        run_say("cannot start another process of '%s': %s", job->options->program[0],
+                strerror(failure.system_error));
+    else if (write(job->failures[1], &failure, sizeof failure) < 0)
         _exit(TOOL_EXIT_FAILED); /* the guardian is gone */
     _exit(TOOL_EXIT_FAILED);
 }
 
-/* Standard streams of a rank: input for rank 0 alone; output to the relay if there is one. */
-static bool connect_streams(const run_job *job, int rank, const int *output)
+/* Standard streams: input for the first rank 0 alone; output to the relay if there is one. */
+static bool connect_streams(const run_job *job, const run_process *process, const int *output)
 {
-    if (rank != 0 || job->no_stdin) {
+    if (process->role != RUN_RANK || process->number != 0 || job->no_stdin) {
         int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
         if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0)
@@ -99,78 +113,98 @@ static bool connect_streams(const run_job *job, int rank, const int *output)
     return dup2(output[0], STDOUT_FILENO) >= 0 && dup2(output[1], STDERR_FILENO) >= 0;
 }
 
-/* The life of a rank before it becomes PROGRAM. `output`: write ends of its pipes. */
-static void become_rank(const run_job *job, int rank, const int *output) __attribute__((noreturn));
-static void become_rank(const run_job *job, int rank, const int *output)
+/* The life of a process before it becomes PROGRAM. `output`: write ends of its pipes. Spares are not
+ * bound: whose cores they should have is not known before they take a place. */
+static void become_program(const run_job *job, const run_process *process, const int *output)
+    __attribute__((noreturn));
+static void become_program(const run_job *job, const run_process *process, const int *output)
 {
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != job->guardian)
         _exit(TOOL_EXIT_FAILED); /* it died before the line above: nobody would kill us */
-    if (!connect_streams(job, rank, output))
-        give_up(job, rank, RUN_STEP_STREAMS);
-    if (job->binding != NULL) {
-        errno = run_binding_apply(job->binding, rank);
+    if (!connect_streams(job, process, output))
+        give_up(job, process, RUN_STEP_STREAMS);
+    if (job->binding != NULL && process->role != RUN_SPARE) {
+        errno = run_binding_apply(job->binding, process->number);
         if (errno != 0)
-            give_up(job, rank, RUN_STEP_BIND);
+            give_up(job, process, RUN_STEP_BIND);
     }
-    export_rank(rank);
+    export_process(process);
     sigprocmask(SIG_SETMASK, job->rank_mask, NULL);
     execvp(job->options->program[0], job->options->program);
-    give_up(job, rank, RUN_STEP_EXEC);
+    give_up(job, process, RUN_STEP_EXEC);
 }
 
 /* One pipe each for stdout and stderr. True without --tag too. */
-static bool make_pipes(run_rank *rank, int *output, bool tag)
+static bool make_pipes(run_process *process, int *output, bool tag)
 {
     for (int i = 0; tag && i < 2; i++) {
         int ends[2];
 
         if (pipe2(ends, O_CLOEXEC) != 0)
             return false;
-        rank->output[i] = ends[0];
+        process->output[i] = ends[0];
         output[i] = ends[1];
     }
     return true;
 }
 
-/* True, or errno says why not. */
-static bool start_rank(run_job *job, int number)
+/* The next process. True, or errno says why not. */
+static bool start_process(run_job *job, run_role role, int number)
 {
-    run_rank *rank = &job->ranks[number];
+    run_process *process = &job->processes[job->count];
     int output[2] = {-1, -1};
     pid_t pid = -1;
     int error;
 
-    if (make_pipes(rank, output, job->options->tag))
+    *process = (run_process){.role = role, .number = number, .output = {-1, -1}};
+    if (make_pipes(process, output, job->options->tag) &&
+        (job->relay == 0 || run_relay_add(job, process)))
         pid = fork();
     if (pid == 0)
-        become_rank(job, number, output);
+        become_program(job, process, output);
     error = errno;
     run_close(&output[0]);
     run_close(&output[1]);
     errno = error;
+    job->count++; /* its pipes are the caller's to close, started or not */
     if (pid < 0)
         return false;
-    setpgid(pid, pid); /* the rank does it too; whoever comes first */
-    rank->pid = pid;
+    setpgid(pid, pid); /* the process does it too; whoever comes first */
+    process->pid = pid;
     job->running++;
     return true;
 }
 
+bool run_start_newcomer(run_job *job, run_role role, int number)
+{
+    run_process *process = &job->processes[job->count];
+    bool started = start_process(job, role, number);
+    int error = errno;
+
+    run_close(&process->output[0]);
+    run_close(&process->output[1]);
+    if (!started) {
+        job->count--;
+        errno = error;
+    }
+    return started;
+}
+
 bool run_start(run_job *job)
 {
+    const int ranks = job->options->ranks;
+
     job->guardian = getpid();
-    for (int i = 0; i < job->options->ranks; i++)
-        job->ranks[i].output[0] = job->ranks[i].output[1] = -1;
     job->failure.step = RUN_STEP_FORK;
     if (!export_job(job)) {
         job->failure.system_error = errno;
         return false;
     }
     job->started_ns = run_now_ns();
-    for (int i = 0; i < job->options->ranks; i++) {
-        if (start_rank(job, i))
+    for (int i = 0; i < ranks + job->options->spares; i++) {
+        if (start_process(job, i < ranks ? RUN_RANK : RUN_SPARE, i < ranks ? i : i - ranks))
             continue;
         job->failure.rank = i;
         job->failure.system_error = errno;
@@ -185,32 +219,37 @@ void run_forward(const run_job *job, int signal)
 {
     bool alone = signal == SIGUSR1 || signal == SIGUSR2;
 
-    for (int i = 0; i < job->options->ranks; i++) {
-        const run_rank *rank = &job->ranks[i];
+    for (int i = 0; i < job->count; i++) {
+        const run_process *process = &job->processes[i];
 
-        if (rank->pid > 0 && !rank->ended)
-            kill(alone ? rank->pid : -rank->pid, signal);
+        if (process->pid > 0 && !process->ended)
+            kill(alone ? process->pid : -process->pid, signal);
     }
 }
 
 static void note_end(run_job *job, const siginfo_t *info, int64_t now_ns)
 {
-    for (int i = 0; i < job->options->ranks; i++) {
-        run_rank *rank = &job->ranks[i];
+    for (int i = 0; i < job->count; i++) {
+        run_process *process = &job->processes[i];
 
-        if (rank->pid != info->si_pid || rank->ended)
+        if (process->pid != info->si_pid || process->ended)
             continue;
-        kill(-rank->pid, SIGKILL); /* before reaping: until then the number is the rank's */
-        rank->ended = true;
-        rank->signalled = info->si_code != CLD_EXITED;
-        rank->dumped = info->si_code == CLD_DUMPED;
-        rank->value = info->si_status;
-        rank->ended_ns = now_ns;
+        kill(-process->pid, SIGKILL); /* before reaping: until then the number is the process's */
+        process->ended = true;
+        process->signalled = info->si_code != CLD_EXITED;
+        process->dumped = info->si_code == CLD_DUMPED;
+        process->value = info->si_status;
+        process->ended_ns = now_ns;
         job->running--;
         return;
     }
     if (info->si_pid == job->relay)
         job->relay = 0;
+    if (info->si_pid == job->inquiry) {
+        job->inquiry = 0;
+        job->answer =
+            info->si_code == CLD_EXITED && info->si_status == 0 ? RUN_ANSWERED : RUN_SILENCE;
+    }
 }
 
 void run_reap(run_job *job)

@@ -1,4 +1,5 @@
 /* relay.c - --tag: the process that copies the ranks' output, each line with its rank before it.
+ * Newcomers' outputs come to it through a queue.
  *
  * It alone writes to stdout and stderr while it lives, so lines never mix. It may block there as
  * long as it likes: the guardian, which must not, does not wait for it. */
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "tool.h"
@@ -120,45 +122,143 @@ static void read_stream(stream *from, batch *out)
         run_close(&from->from);
 }
 
-/* Copy until every stream has ended. Stream i belongs to rank i / 2 and batch i % 2. */
-static void copy(stream *streams, struct pollfd *ready, size_t count, batch *batches)
-{
-    for (;;) {
-        size_t open = 0;
+/* All that the relay listens to: stream i goes to batch i % 2. */
+typedef struct relay {
+    int queue; /* brings newcomers; -1: none will come */
+    size_t count, room;
+    stream **streams;
+    struct pollfd *ready; /* for each stream, and the queue */
+    batch *batches;
+} relay;
 
-        for (size_t i = 0; i < count; i++) {
-            ready[i] = (struct pollfd){streams[i].from, POLLIN, 0}; /* -1 is passed over */
-            open += streams[i].from >= 0;
-        }
-        if (open == 0)
-            return;
-        if (poll(ready, count, -1) <= 0)
+/* ---- newcomers --------------------------------------------------------------------------- */
+
+/* What a newcomer's two descriptors travel with. */
+typedef struct label {
+    run_role role;
+    int number;
+} label;
+
+/* The system's way to hand over descriptors: as a control message. */
+typedef union passed {
+    struct cmsghdr header;
+    char room[CMSG_SPACE(2 * sizeof(int))];
+} passed;
+
+bool run_relay_add(const run_job *job, const run_process *process)
+{
+    label who = {process->role, process->number};
+    struct iovec text = {&who, sizeof who};
+    passed control = {.header = {CMSG_LEN(sizeof process->output), SOL_SOCKET, SCM_RIGHTS}};
+    const struct msghdr message = {.msg_iov = &text,
+                                   .msg_iovlen = 1,
+                                   .msg_control = &control,
+                                   .msg_controllen = sizeof control};
+
+    memcpy(CMSG_DATA(&control.header), process->output, sizeof process->output);
+    return sendmsg(job->relay_queue, &message, MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
+}
+
+static bool add_stream(relay *r, run_role role, int number, int from)
+{
+    stream *added = r->count < r->room ? calloc(1, sizeof *added) : NULL;
+
+    if (added == NULL)
+        return false;
+    added->from = from;
+    snprintf(added->prefix, sizeof added->prefix, role == RUN_SPARE ? "[spare %d] " : "[%d] ",
+             number);
+    r->streams[r->count++] = added;
+    return true;
+}
+
+/* Where there is no memory, whoever writes to them sees a broken pipe. */
+static bool add_streams(relay *r, run_role role, int number, const int *output)
+{
+    bool whole = true;
+
+    for (int i = 0; i < 2; i++) {
+        int from = output[i];
+
+        if (whole && add_stream(r, role, number, from))
             continue;
-        for (size_t i = 0; i < count; i++)
-            if (ready[i].revents != 0)
-                read_stream(&streams[i], &batches[i % 2]);
+        run_close(&from);
+        r->room = r->count; /* take no more: streams go in pairs */
+        whole = false;
+    }
+    return whole;
+}
+
+static void read_queue(relay *r)
+{
+    label who;
+    struct iovec text = {&who, sizeof who};
+    passed control;
+    struct msghdr message = {.msg_iov = &text,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control};
+    int output[2];
+
+    if (recvmsg(r->queue, &message, MSG_CMSG_CLOEXEC) <= 0) {
+        run_close(&r->queue);
+    } else if (CMSG_FIRSTHDR(&message) != NULL) {
+        memcpy(output, CMSG_DATA(&control.header), sizeof output);
+        if (!add_streams(r, who.role, who.number, output))
+            run_say("not enough memory to tag the output of a newcomer");
     }
 }
 
-void run_relay(run_job *job)
-{
-    size_t count = 2 * (size_t)job->options->ranks;
-    stream *streams = calloc(count, sizeof *streams);
-    struct pollfd *ready = calloc(count, sizeof *ready);
-    batch *batches = calloc(2, sizeof *batches);
+/* ---- the loop ---------------------------------------------------------------------------- */
 
-    if (streams == NULL || ready == NULL || batches == NULL) {
-        run_say("not enough memory to tag output");
-        return; /* the ranks see broken pipes */
+/* Copy until every stream and the queue have ended. */
+static void copy(relay *r)
+{
+    for (;;) {
+        const size_t count = r->count;
+        size_t open = r->queue >= 0;
+
+        for (size_t i = 0; i < count; i++) {
+            r->ready[i] = (struct pollfd){r->streams[i]->from, POLLIN, 0}; /* -1 is passed over */
+            open += r->streams[i]->from >= 0;
+        }
+        r->ready[count] = (struct pollfd){r->queue, POLLIN, 0};
+        if (open == 0)
+            return;
+        if (poll(r->ready, count + 1, -1) <= 0)
+            continue;
+        for (size_t i = 0; i < count; i++)
+            if (r->ready[i].revents != 0)
+                read_stream(r->streams[i], &r->batches[i % 2]);
+        if (r->ready[count].revents != 0)
+            read_queue(r);
     }
-    batches[0].to = STDOUT_FILENO;
-    batches[1].to = STDERR_FILENO;
-    for (size_t i = 0; i < count; i++) {
-        streams[i].from = job->ranks[i / 2].output[i % 2];
-        snprintf(streams[i].prefix, sizeof streams[i].prefix, "[%zu] ", i / 2);
+}
+
+void run_relay(run_job *job, int queue)
+{
+    relay r = {.queue = queue, .room = 2 * (size_t)(job->count + job->options->respawn)};
+    bool whole = true;
+
+    r.streams = calloc(r.room, sizeof(stream *));
+    r.ready = calloc(r.room + 1, sizeof *r.ready);
+    r.batches = calloc(2, sizeof *r.batches);
+    if (r.streams == NULL || r.ready == NULL || r.batches == NULL)
+        whole = false;
+    for (int i = 0; whole && i < job->count; i++) {
+        const run_process *process = &job->processes[i];
+        whole = add_streams(&r, process->role, process->number, process->output);
     }
-    copy(streams, ready, count, batches);
-    free(streams);
-    free(ready);
-    free(batches);
+    if (whole) {
+        r.batches[0].to = STDOUT_FILENO;
+        r.batches[1].to = STDERR_FILENO;
+        copy(&r);
+    } else {
+        run_say("not enough memory to tag output"); /* the ranks see broken pipes */
+    }
+    for (size_t i = 0; i < r.count; i++)
+        free(r.streams[i]);
+    free(r.streams);
+    free(r.ready);
+    free(r.batches);
 }

@@ -6,32 +6,46 @@
 
 #include "tool.h"
 
-/* The first rank that failed; of deaths seen together, one by a signal is the likelier cause.
- * NULL: none failed. */
-static const run_rank *first_failed(const run_job *job)
+enum { LISTED_MAX = 8 };
+
+/* "was killed by signal 9 (Killed) after 1.3 s", of a process that failed. */
+static void describe_end(const run_job *job, const run_process *process, char *text, size_t size)
 {
-    const run_rank *first = NULL;
+    double after_s = (double)(process->ended_ns - job->started_ns) / 1e9;
+    int digits = after_s < 1 ? 2 : 1;
 
-    for (int i = 0; i < job->options->ranks; i++) {
-        const run_rank *rank = &job->ranks[i];
-
-        if (rank->value != 0 &&
-            (first == NULL || rank->ended_ns < first->ended_ns ||
-             (rank->ended_ns == first->ended_ns && rank->signalled && !first->signalled)))
-            first = rank;
-    }
-    return first;
+    if (process->signalled)
+        snprintf(text, size, "was killed by signal %d (%s%s) after %.*f s", process->value,
+                 strsignal(process->value), process->dumped ? ", core dumped" : "", digits,
+                 after_s);
+    else
+        snprintf(text, size, "ended with exit code %d after %.*f s", process->value, digits,
+                 after_s);
 }
+
+/* "rank 2", "the replacement of rank 2", "spare 0". */
+static void describe_name(const run_process *process, char *text, size_t size)
+{
+    static const char *const names[] = {[RUN_RANK] = "rank %d",
+                                        [RUN_REPLACEMENT] = "the replacement of rank %d",
+                                        [RUN_SPARE] = "spare %d"};
+
+    snprintf(text, size, names[process->role], process->number);
+}
+
+static int exit_code_of(const run_process *process)
+{
+    return process->signalled ? TOOL_EXIT_SIGNAL + process->value : process->value;
+}
+
+/* ---- where nothing takes the place of a rank ----------------------------------------------- */
 
 /* "; 2 other ranks failed too, 1 ended well", or what of it is true. */
 static void describe_others(const run_job *job, char *text, size_t size)
 {
-    int well = 0, failed = -1; /* the first is no other */
+    int failed = run_missing(job) - 1; /* the first is no other */
+    int well = job->options->ranks - run_missing(job);
 
-    for (int i = 0; i < job->options->ranks; i++) {
-        well += job->ranks[i].value == 0;
-        failed += job->ranks[i].value != 0;
-    }
     text[0] = '\0';
     if (failed > 0 && well > 0)
         snprintf(text, size, "; %d other rank%s failed too, %d ended well", failed,
@@ -41,22 +55,140 @@ static void describe_others(const run_job *job, char *text, size_t size)
                  failed > 0 ? "failed too" : "ended well");
 }
 
-static void say_first_failed(const run_job *job, const run_rank *rank)
+static void say_first_failed(const run_job *job, const run_process *first)
 {
-    int number = (int)(rank - job->ranks);
-    double after_s = (double)(rank->ended_ns - job->started_ns) / 1e9;
-    int digits = after_s < 1 ? 2 : 1;
-    char others[96];
+    char end[128], others[96];
 
+    describe_end(job, first, end, sizeof end);
     describe_others(job, others, sizeof others);
-    if (rank->signalled)
-        run_say("rank %d was killed by signal %d (%s%s) after %.*f s%s", number, rank->value,
-                strsignal(rank->value), rank->dumped ? ", core dumped" : "", digits, after_s,
-                others);
-    else
-        run_say("rank %d ended with exit code %d after %.*f s%s", number, rank->value, digits,
-                after_s, others);
+    run_say("rank %d %s%s", first->number, end, others);
 }
+
+/* ---- where something does -------------------------------------------------------------------- */
+
+static bool is_plain(const run_job *job)
+{
+    const run_options *options = job->options;
+
+    return options->respawn == 0 && options->spares == 0 && options->tolerate == 0 &&
+           !options->kill_on_failure;
+}
+
+/* What was done about a failure; begins with "; ", or is empty. */
+static void describe_sequel(const run_job *job, const run_process *process, char *text, size_t size)
+{
+    bool spares = job->options->spares > 0;
+
+    text[0] = '\0';
+    if (process->sequel == RUN_FOLLOWED)
+        snprintf(text, size, spares ? "; another spare was started" : "; it was replaced");
+    else if (process->sequel == RUN_LEFT && process->role != RUN_SPARE)
+        snprintf(text, size, "; a spare was there to take its place");
+    else if (process->sequel == RUN_EXHAUSTED && spares)
+        snprintf(text, size, "; no spare was left");
+    else if (process->sequel == RUN_EXHAUSTED)
+        snprintf(text, size, "; no more than %d may be replaced", job->options->respawn);
+    else if (process->sequel == RUN_ALONE)
+        snprintf(text, size, "; nobody was in the job who could let another in");
+    else if (process->sequel == RUN_UNSTARTED)
+        snprintf(text, size, "; another process could not be started");
+}
+
+/* When the last of the first N ended. */
+static int64_t ranks_ended_ns(const run_job *job)
+{
+    int64_t last_ns = 0;
+
+    for (int i = 0; i < job->options->ranks; i++)
+        if (job->processes[i].ended_ns > last_ns)
+            last_ns = job->processes[i].ended_ns;
+    return last_ns;
+}
+
+/* What failed by itself. A spare that ends by an exit code after the ranks was not needed, or has said
+ * what it has to say. */
+static bool is_worth_telling(const run_job *job, const run_process *process)
+{
+    if (process->value == 0 || process->ended_ns > job->ending_ns)
+        return false;
+    return process->role != RUN_SPARE || process->signalled ||
+           process->ended_ns < ranks_ended_ns(job);
+}
+
+/* The next to tell of after `last`, in the order of time; NULL: none. */
+static const run_process *next_failed(const run_job *job, const run_process *last)
+{
+    const run_process *next = NULL;
+
+    for (int i = 0; i < job->count; i++) {
+        const run_process *process = &job->processes[i];
+        bool after = last == NULL || process->ended_ns > last->ended_ns ||
+                     (process->ended_ns == last->ended_ns && process > last);
+
+        if (after && is_worth_telling(job, process) &&
+            (next == NULL || process->ended_ns < next->ended_ns))
+            next = process;
+    }
+    return next;
+}
+
+static void say_failures(const run_job *job)
+{
+    const run_process *process = next_failed(job, NULL);
+    int more = 0;
+
+    for (int i = 0; i < LISTED_MAX && process != NULL; i++) {
+        char name[64], end[128], sequel[96];
+
+        describe_name(process, name, sizeof name);
+        describe_end(job, process, end, sizeof end);
+        describe_sequel(job, process, sequel, sizeof sequel);
+        run_say("%s %s%s", name, end, sequel);
+        process = next_failed(job, process);
+    }
+    for (; process != NULL; process = next_failed(job, process))
+        more++;
+    if (more > 0)
+        run_say("... and %d more processes failed", more);
+}
+
+/* The last line: the exit code, and why. */
+static int conclude(const run_job *job, const run_process *cause)
+{
+    const run_options *options = job->options;
+    int well = options->ranks - run_missing(job), code = exit_code_of(cause);
+    char name[64];
+
+    describe_name(cause, name, sizeof name);
+    if (job->culprit != NULL)
+        run_say("the failure of %s ended all others (--kill-on-failure); the exit code is %d", name,
+                code);
+    else
+        run_say("%d of %d ranks ended well; the exit code, %d, is due to %s", well, options->ranks,
+                code, name);
+    return code;
+}
+
+static int report_places(const run_job *job)
+{
+    const run_options *options = job->options;
+    const run_process *cause = job->culprit != NULL ? job->culprit : run_first_missing(job);
+    int missing = run_missing(job);
+
+    if (next_failed(job, NULL) == NULL && missing == 0)
+        return 0;
+    say_failures(job);
+    if (job->culprit == NULL && missing == 0)
+        run_say("all %d ranks ended well, counting those that were replaced", options->ranks);
+    else if (job->culprit == NULL && missing <= options->tolerate)
+        run_say("%d of %d ranks ended well; %d lost is tolerated, so the exit code is 0",
+                options->ranks - missing, options->ranks, missing);
+    else
+        return conclude(job, cause);
+    return 0;
+}
+
+/* ---- failures to start ------------------------------------------------------------------------ */
 
 /* PROGRAM itself is the trouble. */
 static int report_exec_failure(const char *program, int error)
@@ -100,24 +232,30 @@ static int report_start_failure(const run_job *job)
     return TOOL_EXIT_FAILED;
 }
 
+/* ---- the end --------------------------------------------------------------------------------- */
+
 int run_report(const run_job *job)
 {
-    const run_rank *first;
+    const run_process *first;
 
     if (job->failure.system_error != 0)
         return report_start_failure(job);
-    first = first_failed(job);
+    if (!is_plain(job))
+        return report_places(job);
+    first = run_first_missing(job);
     if (first == NULL)
         return 0;
     say_first_failed(job, first);
-    return first->signalled ? TOOL_EXIT_SIGNAL + first->value : first->value;
+    return exit_code_of(first);
 }
 
 int run_report_timeout(const run_job *job, int64_t timed_out_ns, int late)
 {
-    const run_rank *first = first_failed(job);
+    const run_process *first = run_first_missing(job);
 
-    if (first != NULL && first->ended_ns < timed_out_ns)
+    if (!is_plain(job))
+        say_failures(job);
+    else if (first != NULL && first->ended_ns < timed_out_ns)
         say_first_failed(job, first);
     run_say("the timeout of %g s passed while %d of %d rank%s ran; %s", job->options->timeout_s,
             late, job->options->ranks, job->options->ranks == 1 ? "" : "s",

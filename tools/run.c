@@ -14,7 +14,15 @@
 
 #include "tool.h"
 
-enum { OPTION_BIND = 256, OPTION_TAG, OPTION_TIMEOUT };
+enum {
+    OPTION_BIND = 256,
+    OPTION_TAG,
+    OPTION_TIMEOUT,
+    OPTION_RESPAWN,
+    OPTION_SPARES,
+    OPTION_TOLERATE,
+    OPTION_KILL
+};
 
 /* About 30 years: keeps nanoseconds well inside 64 bits. */
 static const double k_timeout_max_s = 1e9;
@@ -29,6 +37,14 @@ static const struct argp_option k_options[] = {
      0},
     {"timeout", OPTION_TIMEOUT, "S", 0,
      "After S seconds (fractions allowed) end all ranks and exit with 124", 0},
+    {"respawn", OPTION_RESPAWN, "K", 0,
+     "Start another process in the place of a rank that fails; at most K in the whole job", 0},
+    {"spares", OPTION_SPARES, "K", 0,
+     "Start K processes more, which wait in serry_init to take the place of ranks that fail", 0},
+    {"tolerate", OPTION_TOLERATE, "K", 0,
+     "Exit with 0 where no more than K ranks are lost, less than N", 0},
+    {"kill-on-failure", OPTION_KILL, NULL, 0,
+     "End all ranks when one fails that neither a replacement nor a spare follows", 0},
     {NULL, 0, NULL, 0, NULL, 0}};
 
 static const char k_doc[] =
@@ -37,28 +53,41 @@ static const char k_doc[] =
     "Options of serry come before PROGRAM; everything after it is PROGRAM's own. Each rank finds "
     "SERRY_RANK, SERRY_SIZE and SERRY_JOB in its environment, and torchrun's variables (RANK, "
     "WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT). Standard input goes to "
-    "rank 0. When a rank dies the others go on; when serry ends, however it ends, all ranks end.\n"
+    "rank 0. When a rank fails (is killed, or ends with another exit code than 0) the others go "
+    "on; "
+    "when serry ends, however it ends, all ranks end.\n"
     "\n"
-    "Exit code: 0 if all ranks succeeded, else that of the first rank that failed (128 + signal if "
+    "A replacement (--respawn) or spare (--spares) is a process of PROGRAM like the others; "
+    "SERRY_ENTRY tells serry_init to let it into the running job. With both options, it is spares "
+    "that are started anew. A spare that was not needed is told so by serry_init: it should end, "
+    "with "
+    "another exit code than 0.\n"
+    "\n"
+    "Exit code: 0 if all ranks succeeded, counting those that were replaced, or if no more are "
+    "lost "
+    "than --tolerate allows; else that of the first rank that failed (128 + signal if "
     "it was killed), 124 after a timeout, 127 if PROGRAM was not found, 126 if it cannot be "
     "executed, 125 if serry itself failed.\n"
     "\n"
     "Examples:\n"
     "  serry run -n 4 ./train corpus.txt\n"
     "  serry run -n 2 --bind core --tag python3 train.py --epochs 3\n"
+    "  serry run -n 4 --respawn 2 ./train corpus.txt\n"
+    "  serry run -n 4 --spares 1 --tolerate 1 ./train corpus.txt\n"
     "  serry run -n 8 --timeout 60 sh -c 'echo $SERRY_RANK of $SERRY_SIZE'";
 
-static int parse_ranks(const char *text, struct argp_state *state)
+/* A whole number from low to high; `what` stands before it in the message. */
+static int parse_number(const char *text, const char *what, int low, int high,
+                        struct argp_state *state)
 {
     char *end;
-    long ranks;
+    long number;
 
     errno = 0;
-    ranks = strtol(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || ranks < 1 || ranks > (long)SERRY_MAX_RANKS)
-        argp_error(state, "-n wants a number of ranks from 1 to %u, not '%s'", SERRY_MAX_RANKS,
-                   text);
-    return (int)ranks;
+    number = strtol(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || number < low || number > high)
+        argp_error(state, "%s from %d to %d, not '%s'", what, low, high, text);
+    return (int)number;
 }
 
 static run_bind parse_bind(const char *text, struct argp_state *state)
@@ -84,13 +113,29 @@ static double parse_timeout(const char *text, struct argp_state *state)
     return seconds;
 }
 
+/* Options that are right alone may make no sense together. */
+static void check_together(const run_options *options, struct argp_state *state)
+{
+    if (options->kill_on_failure && options->tolerate > 0)
+        argp_error(state,
+                   "--kill-on-failure ends the job when a rank is lost, --tolerate lets it go "
+                   "on; give one of them");
+    if (options->tolerate >= options->ranks)
+        argp_error(state, "--tolerate %d of %d ranks would leave none; give less than -n",
+                   options->tolerate, options->ranks);
+    if (options->ranks == 1 && (options->respawn > 0 || options->spares > 0))
+        argp_error(state, "%s needs at least 2 ranks: others must let the newcomer in",
+                   options->respawn > 0 ? "--respawn" : "--spares");
+}
+
 static error_t parse(int key, char *text, struct argp_state *state)
 {
     run_options *options = state->input;
 
     switch (key) {
     case 'n':
-        options->ranks = parse_ranks(text, state);
+        options->ranks =
+            parse_number(text, "-n wants a number of ranks", 1, (int)SERRY_MAX_RANKS, state);
         return 0;
     case OPTION_BIND:
         options->bind = parse_bind(text, state);
@@ -101,6 +146,21 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case OPTION_TIMEOUT:
         options->timeout_s = parse_timeout(text, state);
         return 0;
+    case OPTION_RESPAWN:
+        options->respawn =
+            parse_number(text, "--respawn wants a number", 0, RUN_RESPAWN_MAX, state);
+        return 0;
+    case OPTION_SPARES:
+        options->spares =
+            parse_number(text, "--spares wants a number", 0, (int)SERRY_MAX_RANKS, state);
+        return 0;
+    case OPTION_TOLERATE:
+        options->tolerate =
+            parse_number(text, "--tolerate wants a number", 0, (int)SERRY_MAX_RANKS, state);
+        return 0;
+    case OPTION_KILL:
+        options->kill_on_failure = true;
+        return 0;
     case ARGP_KEY_ARG: /* PROGRAM: what follows is its own */
         options->program = state->argv + state->next - 1;
         state->next = state->argc;
@@ -110,6 +170,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
             argp_error(state, "how many ranks? Say serry run -n N PROGRAM");
         if (options->program == NULL)
             argp_error(state, "which program? Say serry run -n N PROGRAM");
+        check_together(options, state);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -252,10 +313,28 @@ static int launch(run_job *job, const sigset_t *forwarded, const pid_t *spared, 
     return conclude(wait_for_guardian(guardian, control[1], &awaited), spared, count);
 }
 
+static run_job *make_job(const run_options *options, const run_binding *binding)
+{
+    const size_t room = (size_t)(options->ranks + options->spares + options->respawn);
+    run_job *job = calloc(1, sizeof *job);
+
+    if (job == NULL)
+        return NULL;
+    job->processes =
+        calloc(room + 1, sizeof *job->processes); /* one more: that cannot be started */
+    if (job->processes == NULL) {
+        free(job);
+        return NULL;
+    }
+    job->options = options;
+    job->binding = binding;
+    return job;
+}
+
 int tool_run(int argc, char **argv)
 {
     const struct argp parser = {k_options, parse, "PROGRAM [ARG...]", k_doc, NULL, NULL, NULL};
-    run_options options = {0, RUN_BIND_NONE, false, 0, NULL};
+    run_options options = {.bind = RUN_BIND_NONE};
     run_binding *binding;
     sigset_t forwarded;
     size_t count;
@@ -267,19 +346,18 @@ int tool_run(int argc, char **argv)
     fill_standard_streams();
     if (!run_binding_make(options.bind, options.ranks, &binding))
         return TOOL_EXIT_FAILED;
-    job = calloc(1, sizeof *job);
+    job = make_job(&options, binding);
     if (job == NULL) {
         run_say("not enough memory");
         run_binding_free(binding);
         return TOOL_EXIT_FAILED;
     }
-    job->options = &options;
-    job->binding = binding;
     job->no_stdin = stdin_is_the_shells();
     forwarded_signals(&forwarded);
     spared = run_children(&count);
     code = launch(job, &forwarded, spared, count);
     free(spared);
+    free(job->processes);
     free(job);
     run_binding_free(binding);
     return code;

@@ -1,0 +1,107 @@
+/**
+ * ft.h - collectives that try again, by another algorithm or another backend where need be.
+ *
+ * serry_ft_create() makes a backend out of a chain of backends. Given to serry_init() it carries
+ * every operation through the first of them, with a timeout; an error goes to a serry_recovery
+ * (recovery.h), and its decision is carried out:
+ *
+ *   SERRY_RETRY                The same call again on this rank, after a pause. Its input is intact;
+ *                              the others still wait for it, or have got the same error and retry too.
+ *   SERRY_DIFFERENT_ALGORITHM  All ranks make the call again by the backend's next algorithm, and stay
+ *                              with it. Where it has no further one: as SERRY_FALLBACK_BACKEND.
+ *   SERRY_FALLBACK_BACKEND     All ranks join the next backend of the chain that lets them in, make the
+ *                              call again there, and stay there. Where the chain ends: as SERRY_ABORT.
+ *   SERRY_ABORT                All ranks get the error, and go on with their next operation.
+ *
+ * The last three take all ranks to one meeting (backend.h), so that they act at the same operation,
+ * also those that had no error. Where ranks want different things, the later in this list wins, and
+ * of several errors the first in SERRY_ERROR_MAP is handed on. An operation to which all have
+ * contributed by then completes on all instead, and nobody gets an error.
+ *
+ * Without a meeting:
+ * - SERRY_ERR_RANK_MISMATCH, _RANK_FAILED and _RANK_JOINED come to all ranks alike; aborting them
+ *   means handing them on.
+ * - SERRY_ERR_INVALID and _PENDING are the caller's own and are handed on, unless a strategy other
+ *   than SERRY_ABORT was set for them.
+ * - SERRY_ERR_REVOKED and errors by which this rank has lost the communicator are always handed on.
+ * - serry_agree and serry_shrink are only ever retried.
+ *
+ * Where not all ranks come to the meeting that aborts an operation in time, the error is handed on all
+ * the same, and its record has the context "Meeting" = "open": who is late gets the error when it
+ * comes, and the next call on this communicator waits for it. That call is a new operation. (Only if it
+ * turns out that all had contributed, the old call must be repeated, and completes; any other returns
+ * SERRY_ERR_PENDING.) After an error that no meeting was called about, SERRY_ERR_TIMEOUT and _CANCELLED
+ * leave the operation open as everywhere.
+ *
+ * All ranks of a job must have the same chain and the same strategies. Errors of serry_init do not
+ * follow a strategy: after NO_SPACE, UNSUPPORTED, SYSTEM, LAYOUT and ARENA the next backend is tried.
+ *
+ * A record has the number of this wrapper's operation, and as context "RetryCount" (attempts before),
+ * "Backend" and "Strategy". Memory from serry_alloc stays valid when another backend takes over; the
+ * older ones are left at serry_finalize. Replacements (serry_rejoin) join the first backend of the chain;
+ * one that is replaced before a fallback is taken along, one after it is not let in.
+ */
+#ifndef SERRY_FT_H
+#define SERRY_FT_H
+
+#include <serry/backend.h>
+#include <serry/recovery.h>
+#include <serry/serry.h>
+#include <serry/timeout.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SERRY_FT_CHAIN_MAX 8u
+
+/* Start from SERRY_FT_CONFIG_INIT, then give the chain. */
+typedef struct serry_ft_config {
+    size_t bytes; /* sizeof(serry_ft_config): set by the macro */
+    const struct serry_backend *const
+        *chain;     /* the first carries, the others wait; each outlives the
+                                                 wrapper. None of them may be a wrapper itself */
+    size_t count;   /* 1 to SERRY_FT_CHAIN_MAX */
+    int timeout_ms; /* of each attempt; < 0: none; 0: the communicator's (serry_set_timeout) */
+    serry_recovery_config recovery; /* of each communicator; the seed is added to the rank */
+} serry_ft_config;
+
+#define SERRY_FT_CONFIG_INIT                                                                       \
+    {                                                                                              \
+        sizeof(serry_ft_config), NULL, 0, 0, SERRY_RECOVERY_CONFIG_INIT                            \
+    }
+
+/**
+ * @param config        The array is copied.
+ * @param[out] backend  For serry_config.backend, in any number of communicators; "FT_" and the name of
+ *                      the first of the chain. NULL unless SERRY_OK is returned; serry_ft_destroy() it
+ *                      after the last of its communicators.
+ * @retval SERRY_ERR_INVALID   No chain, or a wrapper in it, or a field out of range.
+ * @retval SERRY_ERR_NO_SPACE
+ */
+int serry_ft_create(const serry_ft_config *config, serry_backend **backend);
+
+/* Free it and set *backend to NULL. NULL in it is allowed. */
+void serry_ft_destroy(serry_backend **backend);
+
+/* ---- of a communicator: NULL or 0 where it has no such backend ------------------------------ */
+
+/* Its timeouts: each attempt that has to wait runs under the number of its operation, and can be
+ * cancelled or extended by any thread. */
+serry_timeouts *serry_ft_timeouts(const serry_comm *comm);
+
+/* Its recovery manager. Set the strategies between operations, on all ranks alike. A communicator made
+ * from this one begins with its strategies, and has a history of its own. */
+serry_recovery *serry_ft_recovery(const serry_comm *comm);
+
+/* The number of its operation: the one that runs, or the last one. From 1; attempts share it. Any
+ * thread. */
+uint64_t serry_ft_operation(const serry_comm *comm);
+
+/* The backend of the chain that carries it now. Any thread. */
+const serry_backend *serry_ft_carrier(const serry_comm *comm);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

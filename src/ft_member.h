@@ -1,0 +1,183 @@
+/* ft_member.h - one rank behind the fault-tolerant wrapper, for the files that make it up.
+ *
+ * ft.c         the table, and what goes straight through
+ * ft_member.c  joining and leaving
+ * ft_limit.c   the timeout of an attempt, made only when it has to wait
+ * ft_tries.c   attempts at one operation until it ends
+ * ft_meet.c    what all ranks do together: give up, change the algorithm, move to the next backend */
+#ifndef SERRY_FT_MEMBER_H
+#define SERRY_FT_MEMBER_H
+
+#include <stdatomic.h>
+
+#include <serry/ft.h>
+
+typedef struct ft_table {
+    serry_backend table; /* its context is this */
+    char name[64];
+    serry_ft_config config;
+    const serry_backend *chain[SERRY_FT_CHAIN_MAX];
+} ft_table;
+
+/* A membership in one backend of the chain. Older ones are kept until the end: their memory is in
+ * use. */
+typedef struct ft_carrier {
+    const serry_backend *backend;
+    serry_member *member;
+    size_t at; /* place in the chain */
+    struct ft_carrier *older;
+} ft_carrier;
+
+typedef enum ft_what { FT_RUN, FT_SPLIT, FT_AGREE, FT_SHRINK } ft_what;
+
+/* What the caller asked for, and each attempt repeats. */
+typedef struct ft_operation {
+    ft_what what;
+    const char *name;
+    serry_call call;     /* FT_RUN */
+    int colour, key;     /* FT_SPLIT */
+    serry_op op;         /* FT_AGREE */
+    uint64_t *value;     /* FT_AGREE: the caller's */
+    serry_member **made; /* FT_SPLIT, FT_SHRINK: the caller's */
+} ft_operation;
+
+/* What comes next, where it is not an attempt at the operation itself. Each is a collective that may
+ * be left open by a timeout; see ft_meet.c. */
+typedef enum ft_stage {
+    FT_STAGE_NONE,
+    FT_STAGE_VOTE,
+    FT_STAGE_ABSENT,
+    FT_STAGE_NAME,
+    FT_STAGE_CONFIRM
+} ft_stage;
+
+typedef struct ft_member {
+    const ft_table *table;
+    ft_carrier *_Atomic carrier; /* moved by the member's thread; read by all */
+    atomic_bool revoked;
+    _Atomic uint64_t operation_id;
+    serry_job job; /* as of this group: to join the next backend with */
+    serry_timeouts *timeouts;
+    serry_recovery *recovery;
+    unsigned variant;
+    uint64_t epoch; /* of older carriers, together */
+
+    /* the attempt that runs */
+    serry_limit limit;        /* what the carrier gets */
+    const serry_limit *given; /* the caller's */
+    serry_token *asked;       /* what it was given for a token; NULL: it has not had to wait yet */
+    serry_token *token;       /* its timeout's. A reference, or NULL */
+    serry_token *outer;       /* the caller's; NULL: it has none */
+    serry_watch watch;        /* on that one */
+    bool watching;
+
+    ft_operation operation; /* that runs, or is open */
+    bool open;              /* it has not ended, though the caller has got an error */
+    int64_t attempts;       /* at it that have failed */
+
+    /* When a call returns while a meeting is open, the caller has been told of an error that the
+     * others may not know of yet. Its next call is a new operation if the meeting comes to abort
+     * the old one, as it mostly does. */
+    bool told;
+    ft_operation old;
+    uint64_t old_id;
+    unsigned debts; /* operations that it was told of since: all of them are still to be aborted */
+    bool paying;    /* the meeting is about one of these */
+
+    bool failed; /* it has had an error */
+    bool voted;  /* it was to be aborted once, and others had it completed */
+
+    ft_stage stage;
+    uint64_t vote, votes; /* this rank's in the meeting; what it has come to */
+    serry_error error;    /* why it was called by this rank */
+    struct {
+        uint64_t value;                  /* in the exchange that is open */
+        int word;                        /* of the set of absent ranks */
+        serry_rank_set absent, previous; /* this time, last time */
+        bool again;                      /* an attempt to move there has failed */
+        size_t target;                   /* place in the chain */
+        ft_carrier *joined;              /* there, by this rank; NULL: it was not let in */
+    } move;
+} ft_member;
+
+/* Beside the error codes. */
+enum { FT_AGAIN = 1, FT_FINISH, FT_ABORTED };
+
+static inline ft_carrier *ft_carrier_of(const ft_member *m)
+{
+    return atomic_load_explicit(&m->carrier, memory_order_acquire);
+}
+
+static inline uint64_t ft_id(const ft_member *m)
+{
+    return atomic_load_explicit(&m->operation_id, memory_order_relaxed);
+}
+
+static inline ft_member *ft_own(serry_member *member)
+{
+    return (ft_member *)(void *)member;
+}
+
+static inline const ft_member *ft_own_const(const serry_member *member)
+{
+    return (const ft_member *)(const void *)member;
+}
+
+/* ---- ft_member.c ---- */
+
+int ft_open(const serry_backend *backend, const serry_job *job, serry_member **member,
+            serry_error *error);
+int ft_close(serry_member *member, serry_error *error);
+void ft_forget(serry_member *member);
+
+/* A member without a carrier yet. `parent`: whose strategies it gets; NULL: the default ones. */
+ft_member *ft_member_new(const ft_table *table, const serry_job *job, const ft_member *parent,
+                         serry_error *error);
+
+/* Join number `at` of the chain; NULL: it failed, which is in the history. */
+ft_carrier *ft_join(ft_member *m, size_t at, const serry_job *job, serry_error *error);
+
+/* A carrier for a membership that is there. NULL: no memory, and the membership is closed. */
+ft_carrier *ft_carrier_new(const serry_backend *backend, serry_member *member, size_t at,
+                           serry_error *error);
+void ft_carrier_close(ft_carrier *c);
+
+/* ---- ft_limit.c ---- */
+
+/* Before and after an attempt with m->limit. Where the caller has no token, the first can be left out,
+ * and the second where m->asked is NULL. */
+void ft_limit_begin(ft_member *m);
+void ft_limit_end(ft_member *m);
+
+/* serry_limit.token of the carrier. */
+serry_token *ft_limit_token(void *member);
+
+/* The attempt has ended by time: has that been put off meanwhile? */
+bool ft_limit_goes_on(const ft_member *m);
+
+/* A pause between attempts. False: the operation was cancelled in it. */
+bool ft_limit_pause(ft_member *m, int delay_ms);
+
+/* ---- ft_tries.c ---- */
+
+/* An operation from its first attempt on; where one is open, go on with that, or refuse this one. */
+int ft_start(ft_member *m, const ft_operation *operation, serry_error *error);
+
+/* A call has had its first attempt, which returned `rc`: to the end of the operation. */
+int ft_run_slowly(ft_member *m, const serry_call *call, int rc, serry_error *error);
+
+/* ---- ft_meet.c ---- */
+
+/* Before the stage FT_STAGE_VOTE: vote for a strategy because of m->error. */
+void ft_vote(ft_member *m, serry_strategy strategy);
+bool ft_votes_to_abort(const ft_member *m);
+
+/* From the stage where it stands to its end. FT_AGAIN or FT_FINISH: run the call; FT_ABORTED: all give it
+ * up, m->votes says why; or an error, with the stage at none unless it can be gone on with. */
+int ft_meet(ft_member *m, const serry_limit *limit, serry_error *error);
+
+/* What m->votes tell of an operation that was aborted. */
+int ft_aborted_code(const ft_member *m);
+int ft_aborted_by(const ft_member *m); /* -1: several, or not known */
+
+#endif

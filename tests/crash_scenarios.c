@@ -1,0 +1,50 @@
+/* crash_scenarios.c - collectives: each algorithm, each role. */
+#include "crash_scenarios.h"
+
+#define LARGE 1032 /* elements of 8 bytes, just too many for the small operations */
+
+#define CALL(KIND, COUNT) .kind = SERRY_KIND_##KIND, .count = (COUNT)
+
+const crash_scenario crash_collectives[] = {
+    {"barrier", 2, 1, CALL(BARRIER, 0)},
+    {"barrier, 4 ranks", 4, 0, CALL(BARRIER, 0)},
+    {"allreduce in one cache line", 3, 1, CALL(ALLREDUCE, 2)},
+    {"small allreduce", 4, 2, CALL(ALLREDUCE, 5)},
+    {"small allreduce, excluding", 3, 0, SERRY_EXCLUDE, CALL(ALLREDUCE, 5), .in_place = true},
+    {"small broadcast by the victim", 3, 1, CALL(BROADCAST, 5), .root = 1},
+    {"small alltoall", 3, 1, CALL(ALLTOALL, 3)},
+    {"staged allreduce", 3, 1, CALL(ALLREDUCE, LARGE)},
+    {"staged allreduce, excluding", 3, 0, SERRY_EXCLUDE, CALL(ALLREDUCE, LARGE)},
+    {"staged allreduce in place", 2, 1, CALL(ALLREDUCE, LARGE), .in_place = true},
+    {"staged broadcast by the victim", 3, 1, CALL(BROADCAST, LARGE), .root = 1},
+    {"staged broadcast to the victim", 3, 1, CALL(BROADCAST, LARGE), .root = 2},
+    {"staged allgather", 2, 1, CALL(ALLGATHER, LARGE)},
+    {"staged reduce_scatter", 3, 1, CALL(REDUCE_SCATTER, LARGE / 3 + 1)},
+    {"staged gather at the victim", 2, 1, CALL(GATHER, LARGE), .root = 1},
+    {"direct allreduce", 3, 1, CALL(ALLREDUCE, LARGE), .arena = true},
+    {"direct allreduce in place", 3, 1, CALL(ALLREDUCE, LARGE), .arena = true, .in_place = true},
+    {"direct allreduce in place, excluding", 4, 0, SERRY_EXCLUDE, CALL(ALLREDUCE, LARGE),
+     .arena = true, .in_place = true},
+    {"direct reduce at the victim", 3, 1, CALL(REDUCE, LARGE), .root = 1, .arena = true},
+    {"direct broadcast by the victim", 3, 1, CALL(BROADCAST, LARGE), .root = 1, .arena = true},
+    {"direct allgather in place", 3, 1, CALL(ALLGATHER, LARGE), .arena = true, .in_place = true},
+    {"direct reduce_scatter in place", 3, 1, CALL(REDUCE_SCATTER, LARGE / 3 + 1), .arena = true,
+     .in_place = true},
+};
+
+const size_t crash_collectives_count = sizeof(crash_collectives) / sizeof(crash_collectives[0]);
+
+/* What a rank does about the death of another one. */
+const crash_scenario crash_recoveries[] = {
+    {"small allreduce that reports a loss", 4, 1, CALL(ALLREDUCE, 5), .fallen = true},
+    {"small allreduce that excludes", 4, 0, SERRY_EXCLUDE, CALL(ALLREDUCE, 5), .fallen = true},
+    {"staged allreduce that reports a loss", 4, 1, CALL(ALLREDUCE, LARGE), .fallen = true},
+    {"staged allreduce that excludes", 4, 1, SERRY_EXCLUDE, CALL(ALLREDUCE, LARGE), .fallen = true},
+    {"direct allreduce that excludes", 4, 1, SERRY_EXCLUDE, CALL(ALLREDUCE, LARGE), .arena = true,
+     .in_place = true, .fallen = true},
+    {"staged allgather that excludes", 3, 1, SERRY_EXCLUDE, CALL(ALLGATHER, LARGE), .fallen = true},
+    {"broadcast without its root", 4, 1, SERRY_EXCLUDE, CALL(BROADCAST, LARGE), .root = 3,
+     .fallen = true},
+};
+
+const size_t crash_recoveries_count = sizeof(crash_recoveries) / sizeof(crash_recoveries[0]);

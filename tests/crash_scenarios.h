@@ -1,0 +1,19 @@
+/* crash_scenarios.h - the faults that crash.c tries. */
+#ifndef TEST_CRASH_SCENARIOS_H
+#define TEST_CRASH_SCENARIOS_H
+
+#include "crash_ranks.h"
+
+extern const crash_scenario crash_collectives[];
+extern const size_t crash_collectives_count;
+
+extern const crash_scenario crash_recoveries[];
+extern const size_t crash_recoveries_count;
+
+extern const crash_scenario crash_memberships[];
+extern const size_t crash_memberships_count;
+
+extern const crash_scenario crash_replacements[];
+extern const size_t crash_replacements_count;
+
+#endif

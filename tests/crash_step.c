@@ -1,0 +1,409 @@
+/* crash_step.c - see crash_step.h. */
+#include "crash_step.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <dirent.h>
+#include <unistd.h>
+
+#include "crash_ranks.h"
+#include "extent.h"
+#include "group.h"
+#include "slot.h"
+#include "word.h"
+
+/* How much of each is compared. Of a buffer its beginning is enough: nothing in it counts before
+ * the word moves. */
+enum { BUFFER_BYTES = 128, EXTENTS_SEEN = 12, GROUPS_SEEN = 3, LIST_BYTES = 24 };
+
+/* The core that this thread is on just now, or all that it may use. */
+static void pin(pid_t pid, bool on)
+{
+    static cpu_set_t all, one;
+
+    if (CPU_COUNT(&all) == 0) {
+        sched_getaffinity(0, sizeof(all), &all);
+        CPU_SET((size_t)sched_getcpu(), &one);
+    }
+    sched_setaffinity(pid, sizeof(cpu_set_t), on ? &one : &all);
+}
+
+/* ---- in the victim ---------------------------------------------------------------------------- */
+
+void step_begin(test_rank *self)
+{
+    ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+    raise(SIGSTOP);
+    test_raise(self, CRASH_BEGUN);
+}
+
+void step_end(test_rank *self)
+{
+    test_raise(self, CRASH_DONE);
+}
+
+/* ---- the arena, as it is seen from outside ---------------------------------------------------- */
+
+/* A segment without a name: see segment.c. */
+static bool is_segment(const char *target)
+{
+    return strncmp(target, "/dev/shm/#", 10) == 0 || strncmp(target, "/memfd:serry", 12) == 0;
+}
+
+static void map_segment(stepper *s, int fd)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) != 0 || st.st_size == 0)
+        return;
+    void *base =
+        mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (base == MAP_FAILED)
+        return;
+    s->arena = base;
+    s->bytes = (size_t)st.st_size;
+}
+
+static void find_arena(stepper *s)
+{
+    char path[64], target[128];
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)s->pid);
+    DIR *fds = opendir(path);
+
+    s->look_for_arena = false;
+    for (struct dirent *e; fds != NULL && s->arena == NULL && (e = readdir(fds)) != NULL;) {
+        ssize_t length = readlinkat(dirfd(fds), e->d_name, target, sizeof(target) - 1);
+        target[length > 0 ? length : 0] = 0;
+        if (!is_segment(target))
+            continue;
+        int fd = openat(dirfd(fds), e->d_name, O_RDWR | O_CLOEXEC);
+        if (fd >= 0) {
+            map_segment(s, fd);
+            close(fd);
+        }
+    }
+    if (fds != NULL)
+        closedir(fds);
+}
+
+static void *snap(stepper *s, const void *from, size_t bytes)
+{
+    unsigned char *to = s->now + s->length;
+
+    if (s->length + bytes > sizeof(s->now)) {
+        fprintf(stderr, "crash: the snapshot is too small\n");
+        abort();
+    }
+    memcpy(to, from, bytes);
+    s->length += bytes;
+    return to;
+}
+
+/* The cells, without the bits that others set in the words, and the beginnings of the buffers. */
+static void snap_region(stepper *s, const group_header *h, const unsigned char *region)
+{
+    group_cell *cells = snap(s, region, CELLS * sizeof(group_cell));
+
+    for (int i = 0; i < CELLS; i++) {
+        uint64_t word;
+        memcpy(&word, &cells[i].word, sizeof(word));
+        word &= ~(WORD_SEALED | WORD_ASLEEP);
+        memcpy((void *)&cells[i].word, &word, sizeof(word));
+    }
+    region += CELLS * sizeof(group_cell);
+    for (int i = 0; i < 6; i++) {
+        snap(s, region, BUFFER_BYTES);
+        region += i < 2 ? h->small_bytes : h->chunk_bytes;
+    }
+}
+
+static void snap_group(stepper *s, uint64_t offset)
+{
+    const group_header *h = (const group_header *)(const void *)(s->arena + offset);
+
+    snap(s, h, offsetof(group_header, slot));
+    if (atomic_load(&h->formatted) == 0)
+        return;
+    for (uint32_t i = 0; i < h->size; i++)
+        if (h->slot[i] == s->rank) {
+            snap(s, (const void *)&h->settled[i], 1);
+            snap(s, (const void *)&h->left[i], 1);
+            if (atomic_load(&h->settled[i]) != 0)
+                snap_region(s, h, s->arena + offset + SHM_PAGE + (size_t)i * h->region_bytes);
+        }
+}
+
+static void snap_pool(stepper *s, const arena_header *h)
+{
+    const arena_extent *e = (const arena_extent *)(const void *)(s->arena + h->extents_offset);
+    int groups = 1;
+
+    snap(s, e, EXTENTS_SEEN * sizeof(*e));
+    for (int i = 0; i < EXTENTS_SEEN; i++, e++) {
+        uint64_t offset = h->pool_offset + (uint64_t)e->page * SHM_PAGE;
+        if (atomic_load(&e->state) != EXTENT_TAKEN)
+            continue;
+        if (e->owner == EXTENT_OF_GROUP && groups++ < GROUPS_SEEN)
+            snap_group(s, offset);
+        else if (e->owner == (uint32_t)s->rank)
+            snap(s, s->arena + offset, BUFFER_BYTES);
+    }
+}
+
+static void snapshot(stepper *s)
+{
+    s->length = 0;
+    if (pread(s->memory, snap(s, s->now, LIST_BYTES), LIST_BYTES, (off_t)s->list) != LIST_BYTES)
+        s->length = 0;
+    if (s->arena == NULL)
+        return;
+    const arena_header *h = (const arena_header *)(const void *)s->arena;
+    snap(s, h, offsetof(arena_header, applicant));
+    snap(s, (const void *)h->applicant, CRASH_RANKS * sizeof(h->applicant[0]));
+    snap(s, (const void *)h->holder, CRASH_RANKS * sizeof(h->holder[0]));
+    if (atomic_load(&h->layout) == 0)
+        return;
+    const arena_slot *slots = (const arena_slot *)(const void *)(s->arena + h->slots_offset);
+    snap(s, &slots[s->rank], offsetof(arena_slot, invited));
+    snap_group(s, h->world_offset);
+    snap_pool(s, h);
+}
+
+static bool has_changed(stepper *s)
+{
+    size_t before = s->length;
+
+    if (s->look_for_arena && s->arena == NULL)
+        find_arena(s);
+    snapshot(s);
+    if (before == s->length && memcmp(s->seen, s->now, before) == 0)
+        return false;
+    memcpy(s->seen, s->now, s->length);
+    return true;
+}
+
+/* ---- in the tracer ---------------------------------------------------------------------------- */
+
+/* Stopped at the next instruction? False: it has ended, or a signal has come that nobody sent. */
+static bool await_stop(const stepper *s, int wanted)
+{
+    int status;
+    siginfo_t ended;
+
+    if (waitid(P_PID, (id_t)s->pid, &ended, WSTOPPED | WEXITED | WNOWAIT | __WALL) != 0 ||
+        ended.si_code == CLD_EXITED || ended.si_code == CLD_KILLED || ended.si_code == CLD_DUMPED)
+        return false; /* left for the harness to reap */
+    return waitpid(s->pid, &status, __WALL) == s->pid && WIFSTOPPED(status) &&
+           WSTOPSIG(status) == wanted;
+}
+
+bool step_attach(stepper *s, test_run *run, int rank)
+{
+    char path[64];
+    size_t length;
+    void *head;
+
+    memset(s, 0, sizeof(*s));
+    s->run = run;
+    s->rank = rank;
+    s->pid = test_report_of(run, rank)->pid;
+    if (!await_stop(s, SIGSTOP))
+        return false;
+    pin(0, true);
+    pin(s->pid, true);
+    ptrace(PTRACE_SETOPTIONS, s->pid, NULL, PTRACE_O_EXITKILL);
+    snprintf(path, sizeof(path), "/proc/%d/mem", (int)s->pid);
+    s->memory = open(path, O_RDONLY | O_CLOEXEC);
+    if (syscall(SYS_get_robust_list, s->pid, &head, &length) == 0)
+        s->list = (uintptr_t)head;
+    s->look_for_arena = true;
+    while (test_flag(run, CRASH_BEGUN) == 0) {
+        if (ptrace(PTRACE_SINGLESTEP, s->pid, NULL, NULL) != 0 || !await_stop(s, SIGTRAP))
+            return false;
+    }
+    has_changed(s);
+    return s->memory >= 0;
+}
+
+/* Is the next instruction a system call that somebody else may notice? Waiting is none: how often it
+ * happens is chance. */
+static bool at_system_call(stepper *s)
+{
+    struct user_regs_struct regs;
+    unsigned char code[2];
+
+    if (ptrace(PTRACE_GETREGS, s->pid, NULL, &regs) != 0)
+        return false;
+    s->address = regs.rip;
+    s->call = -1;
+    if (pread(s->memory, code, sizeof(code), (off_t)regs.rip) != (ssize_t)sizeof(code) ||
+        code[0] != 0x0f || code[1] != 0x05)
+        return false;
+    if (regs.rax != SYS_sched_yield && regs.rax != SYS_futex && regs.rax != SYS_clock_nanosleep &&
+        regs.rax != SYS_poll)
+        s->call = (long)regs.rax;
+    return s->call >= 0;
+}
+
+step_outcome step_once(stepper *s)
+{
+    bool called = at_system_call(s);
+
+    if (test_flag(s->run, CRASH_DONE) != 0)
+        return STEP_ENDED;
+    if (ptrace(PTRACE_SINGLESTEP, s->pid, NULL, NULL) != 0 || !await_stop(s, SIGTRAP))
+        return STEP_LOST;
+    s->steps++;
+    s->at.after++;
+    s->look_for_arena |= called;
+    if (!has_changed(s) && !called)
+        return STEP_QUIET;
+    s->at.changes++;
+    s->at.after = 0;
+    return STEP_CHANGED;
+}
+
+/* Up to two breakpoints of the processor, which are the traced thread's alone; 0: none. */
+static bool set_breakpoints(const stepper *s, uint64_t first, uint64_t second)
+{
+    uint64_t control = first != 0 ? 1 | 1 << 2 : 0;
+
+    return ptrace(PTRACE_POKEUSER, s->pid, offsetof(struct user, u_debugreg[0]), first) == 0 &&
+           ptrace(PTRACE_POKEUSER, s->pid, offsetof(struct user, u_debugreg[1]), second) == 0 &&
+           ptrace(PTRACE_POKEUSER, s->pid, offsetof(struct user, u_debugreg[7]), control) == 0;
+}
+
+/* How the run to the breakpoints ends; they are gone then. */
+static step_outcome run_to(stepper *s, uint64_t address, unsigned pass)
+{
+    step_outcome outcome = STEP_CHANGED;
+
+    at_system_call(s);
+    for (unsigned passed = s->address == address; passed < pass && outcome == STEP_CHANGED;
+         passed++) {
+        if (ptrace(PTRACE_CONT, s->pid, NULL, NULL) != 0 || !await_stop(s, SIGTRAP))
+            return STEP_LOST;
+        at_system_call(s);
+        if (s->address == (uintptr_t)step_end)
+            outcome = STEP_ENDED;
+    }
+    set_breakpoints(s, 0, 0);
+    return outcome;
+}
+
+step_outcome step_leap(stepper *s, uint64_t address, unsigned pass, crash_point point)
+{
+    if (!set_breakpoints(s, address, (uintptr_t)step_end))
+        return STEP_QUIET;
+    step_outcome outcome = run_to(s, address, pass);
+    s->look_for_arena = true;
+    if (outcome == STEP_CHANGED) {
+        has_changed(s);
+        s->at = point;
+    }
+    return outcome;
+}
+
+step_outcome step_to(stepper *s, crash_point to)
+{
+    step_outcome outcome = STEP_QUIET;
+
+    while (outcome < STEP_ENDED &&
+           (s->at.changes < to.changes || (s->at.changes == to.changes && s->at.after < to.after)))
+        outcome = step_once(s);
+    return outcome;
+}
+
+/* struct robust_list_head: the list, which ends at itself; an offset; a lock on its way into it. */
+bool step_holds_lock(const stepper *s)
+{
+    uint64_t head[3];
+
+    return pread(s->memory, head, sizeof(head), (off_t)s->list) != (ssize_t)sizeof(head) ||
+           head[0] != s->list || head[2] != 0;
+}
+
+bool step_kill(stepper *s)
+{
+    siginfo_t ended;
+
+    test_kill(s->run, s->rank);
+    bool killed = waitid(P_PID, (id_t)s->pid, &ended, WEXITED | WNOWAIT | __WALL) == 0 &&
+                  ended.si_code == CLD_KILLED;
+    test_raise_in(s->run, CRASH_FIRED);
+    return killed;
+}
+
+static void seal_in_group(shm_arena *arena, uint64_t offset, void *rank)
+{
+    group_seal_slot(arena, offset, *(const int *)rank);
+}
+
+bool step_seal(stepper *s)
+{
+    arena_header *h = (arena_header *)(void *)s->arena;
+
+    if (h == NULL || atomic_load(&h->layout) == 0)
+        return false;
+    shm_arena view = {.fd = -1,
+                      .kind = SERRY_PROCESSES,
+                      .bytes = s->bytes,
+                      .base = s->arena,
+                      .header = h,
+                      .slots = (arena_slot *)(void *)(s->arena + h->slots_offset),
+                      .extents = (arena_extent *)(void *)(s->arena + h->extents_offset)};
+    bool buried = slot_bury(&view.slots[s->rank]);
+    group_seal_slot(&view, h->world_offset, s->rank);
+    extent_each_group(&view, seal_in_group, &s->rank);
+    test_raise_in(s->run, CRASH_FIRED);
+    return buried;
+}
+
+void step_release(stepper *s)
+{
+    pin(s->pid, false);
+    ptrace(PTRACE_DETACH, s->pid, NULL, NULL);
+}
+
+void step_detach(stepper *s)
+{
+    if (s->arena != NULL)
+        munmap(s->arena, s->bytes);
+    if (s->memory >= 0)
+        close(s->memory);
+    pin(0, false);
+}
+
+bool step_possible(void)
+{
+    int status = 0;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+            _exit(1);
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    bool possible = pid > 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) &&
+                    ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 &&
+                    waitpid(pid, &status, 0) == pid && WIFSTOPPED(status);
+    if (!possible)
+        printf("skipped: a process may not be traced here (%s)\n", strerror(errno));
+    if (pid > 0 && !WIFEXITED(status)) {
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+    }
+    return possible;
+}
