@@ -38,12 +38,14 @@ static shm_member *member_in(const shm_group *group, wait_plan plan, serry_error
         return NULL;
     }
     m->group = *group;
+    pthread_mutex_init(&m->view, NULL);
     m->plan = plan;
     m->hears = GROUP_CALL_MEETING;
     m->policy = (serry_policy)group->header->policy;
     m->epoch = group->header->epoch;
     if (operation_setup(m, error) == SERRY_OK)
         return m;
+    pthread_mutex_destroy(&m->view);
     free(m);
     return NULL;
 }
@@ -53,6 +55,7 @@ static void member_free(shm_member *m)
     if (m == NULL)
         return;
     member_free(m->control);
+    pthread_mutex_destroy(&m->view);
     operation_cleanup(m);
     free(m);
 }
@@ -130,7 +133,7 @@ static int shm_close(serry_member *member, serry_error *error)
 
     if (rc != SERRY_OK)
         return rc;
-    if (m->whole && word_second_look(&m->own->word)) /* else others may be reading there */
+    if (m->whole)
         extent_give_all(m->group.arena, slot_of(m));
     shm_group group = m->group;
     member_free(m);
@@ -205,13 +208,17 @@ static void shm_failed(const serry_member *member, serry_rank_set *failed)
 static int shm_revoke(serry_member *member, serry_error *error)
 {
     shm_member *m = own(member);
+    int rc = SERRY_OK;
 
+    pthread_mutex_lock(&m->view);
     if (m->excluded || !word_second_look(&m->own->word)) { /* it has no say any more */
         m->error = error;
-        return operation_fail_excluded(m);
+        rc = operation_fail_excluded(m);
+    } else {
+        group_call_all(&m->group, GROUP_CALL_REVOKED);
     }
-    group_call_all(&m->group, GROUP_CALL_REVOKED);
-    return SERRY_OK;
+    pthread_mutex_unlock(&m->view);
+    return rc;
 }
 
 static int shm_agree(serry_member *member, serry_op op, uint64_t *value, const serry_limit *limit,
@@ -281,10 +288,6 @@ static int shm_free(serry_member *member, void *memory, serry_error *error)
     uintptr_t base = (uintptr_t)m->group.arena->base, address = (uintptr_t)memory;
     uint64_t bytes;
 
-    if (!word_second_look(&m->own->word)) { /* the others may be reading there */
-        m->error = error;
-        return operation_fail_excluded(m);
-    }
     if (address >= base && address - base < m->group.arena->bytes &&
         extent_give(m->group.arena, slot_of(m), address - base, &bytes)) {
         madvise(memory, bytes, MADV_DONTFORK);

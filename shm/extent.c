@@ -196,16 +196,42 @@ void extent_give_all(shm_arena *arena, uint32_t owner)
         ;
 }
 
-void extent_give_group(shm_arena *arena, uint64_t offset,
-                       bool (*is_unused)(shm_arena *arena, uint64_t offset))
+static uint64_t offset_of(const shm_arena *arena, const arena_extent *e)
 {
-    uint64_t page = (offset - arena->header->pool_offset) / SHM_PAGE;
+    return arena->header->pool_offset + (uint64_t)e->page * SHM_PAGE;
+}
 
-    if (offset < arena->header->pool_offset || lock(arena, NULL) != SERRY_OK)
+static bool is_group(const arena_extent *e)
+{
+    return is_taken(e) && e->owner == EXTENT_OF_GROUP;
+}
+
+/* Is a slot a member of any group? The first world is in no extent. */
+static bool is_member(shm_arena *arena, uint32_t slot, const extent_judge *judge)
+{
+    if (judge->has_member(arena, arena->header->world_offset, slot))
+        return true;
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++)
+        if (is_group(&arena->extents[i]) &&
+            judge->has_member(arena, offset_of(arena, &arena->extents[i]), slot))
+            return true;
+    return false;
+}
+
+void extent_sweep(shm_arena *arena, const extent_judge *judge)
+{
+    if (lock(arena, NULL) != SERRY_OK)
         return;
-    arena_extent *found = find(arena, EXTENT_OF_GROUP, page);
-    if (found != NULL && is_unused(arena, offset))
-        give(arena, found);
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++)
+        if (is_group(&arena->extents[i]) &&
+            judge->is_unused(arena, offset_of(arena, &arena->extents[i])))
+            give(arena, &arena->extents[i]);
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+        arena_extent *e = &arena->extents[i];
+        if (is_taken(e) && e->owner < SHM_SLOTS && judge->is_gone(arena, e->owner) &&
+            !is_member(arena, e->owner, judge))
+            give(arena, e);
+    }
     unlock(arena);
 }
 

@@ -26,10 +26,17 @@ bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *by
 /* Give back all that a rank has taken. */
 void extent_give_all(shm_arena *arena, uint32_t owner);
 
-/* Give back the group at `offset`, if it is still there and is_unused, looking at it while nobody can
- * give it back or take its memory, says so. */
-void extent_give_group(shm_arena *arena, uint64_t offset,
-                       bool (*is_unused)(shm_arena *arena, uint64_t offset));
+/* What the table cannot know. Asked while nobody can give or take an extent. */
+typedef struct extent_judge {
+    bool (*is_unused)(shm_arena *arena, uint64_t group); /* nobody will touch it any more */
+    bool (*has_member)(shm_arena *arena, uint64_t group,
+                       uint32_t slot);                /* which somebody may use */
+    bool (*is_gone)(shm_arena *arena, uint32_t slot); /* it is dead, and writes no more */
+} extent_judge;
+
+/* Give back all groups that are unused, and what those had taken who are gone and members of no group
+ * any more: until then others may be reading there. */
+void extent_sweep(shm_arena *arena, const extent_judge *judge);
 
 /* Call `visit` while no extent is taken or given back. False: the table was locked for too long. */
 bool extent_locked(shm_arena *arena, void (*visit)(shm_arena *arena, void *argument),

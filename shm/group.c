@@ -207,22 +207,42 @@ void group_seal_slot(shm_arena *arena, uint64_t offset, int slot)
 /* Nobody will touch the group any more: all have left it, or have died and are really gone. */
 static bool is_unused(shm_arena *arena, uint64_t offset)
 {
-    const group_header *header = (const group_header *)(const void *)(arena->base + offset);
+    shm_group group;
 
-    for (uint32_t i = 0; i < header->size; i++)
-        if (atomic_load_explicit(&header->left[i], memory_order_seq_cst) == 0 &&
-            !slot_is_gone(&arena->slots[header->slot[i]], arena->kind))
+    if (!view(arena, offset, &group))
+        return false; /* it is being made */
+    for (int r = 0; r < group.size; r++)
+        if (atomic_load_explicit(&group.header->left[r], memory_order_seq_cst) == 0 &&
+            !slot_is_gone(&arena->slots[group.header->slot[r]], arena->kind))
             return false;
     return true;
 }
 
+static bool has_member(shm_arena *arena, uint64_t offset, uint32_t slot)
+{
+    shm_group group;
+
+    if (!view(arena, offset, &group) || is_unused(arena, offset))
+        return false;
+    for (int r = 0; r < group.size; r++)
+        if (group.header->slot[r] == slot && serry_rank_set_has(&group.header->present, r))
+            return true;
+    return false;
+}
+
+static bool is_gone(shm_arena *arena, uint32_t slot)
+{
+    return slot_is_gone(&arena->slots[slot], arena->kind);
+}
+
 void group_leave(shm_group *group)
 {
+    static const extent_judge judge = {is_unused, has_member, is_gone};
     shm_arena *arena = group->arena;
     int slot = group->header->slot[group->rank];
 
     atomic_store_explicit(&group->header->left[group->rank], 1, memory_order_seq_cst);
-    extent_give_group(arena, group->offset, is_unused);
+    extent_sweep(arena, &judge); /* this group, and others whose dead were not gone before */
     arena_drop(arena, slot);
 }
 

@@ -46,9 +46,17 @@ enum { POSITION_PASSED = 1, POSITION_BEGUN = 2, POSITION_DROPPED = 4, POSITION_S
 
 /* ---- positions --------------------------------------------------------------------------------- */
 
+/* Under SERRY_REPORT an operation has to tell of the replacements of the last meeting, and to others it
+ * may have told. */
+static bool has_news_to_tell(const shm_member *m)
+{
+    return m->news && m->policy == SERRY_REPORT;
+}
+
 static uint64_t position(const shm_member *m)
 {
-    bool begun = m->open && (m->published || m->passed), passed = m->open && m->passed;
+    bool begun = has_news_to_tell(m) || (m->open && (m->published || m->passed));
+    bool passed = m->open && m->passed;
 
     return m->operations << POSITION_SHIFT | (m->dropped ? POSITION_DROPPED : 0) |
            (begun ? POSITION_BEGUN : 0) | (passed ? POSITION_PASSED : 0);
@@ -179,6 +187,7 @@ static int make_group(shm_member *m)
 
     if (rc != SERRY_OK)
         return rc;
+    m->meeting.made = true;
     group_format(arena, m->meeting.offset, &plan);
     for (int r = 0; r < plan.size && rc == SERRY_OK; r++)
         if (serry_rank_set_has(&plan.present, r) && !gives(m, r))
@@ -191,14 +200,16 @@ static bool is_maker(const shm_member *m)
     return m->control->alive[0] == m->group.rank;
 }
 
-/* Only its maker has something to give back: a killed one's goes with the arena. */
+/* Only its maker gives it back: the last threads of a killed one may still write there, so its group
+ * goes with the arena. */
 static void unmake_group(shm_member *m)
 {
     uint64_t unused;
 
-    if (m->meeting.offset != 0 && is_maker(m))
+    if (m->meeting.offset != 0 && m->meeting.made)
         extent_give(m->group.arena, EXTENT_OF_GROUP, m->meeting.offset, &unused);
     m->meeting.offset = 0;
+    m->meeting.made = false;
 }
 
 static int settle(shm_member *m)
@@ -223,7 +234,8 @@ static void announce(shm_member *m, const shm_group *old)
 {
     shm_arena *arena = m->group.arena;
 
-    m->joined = (serry_rank_set){{0}};
+    if (!m->news) /* else nobody has told of the ones before, and all tell of all together */
+        m->joined = (serry_rank_set){{0}};
     for (int r = 0; r < m->group.size; r++) {
         uint16_t slot = m->group.header->slot[r];
         if (slot == old->header->slot[r])
@@ -250,17 +262,19 @@ static void seal_missing(const shm_member *m, const serry_rank_set *givers)
 
 static int enter_group(shm_member *m)
 {
-    shm_group old = m->group;
+    shm_group old = m->group, next;
     serry_rank_set givers = m->control->alive_set;
     uint64_t operations = m->operations;
-    int rc =
-        group_open(&m->group, old.arena, m->meeting.offset, old.size, old.rank, &m->meeting.error);
+    int rc = group_open(&next, old.arena, m->meeting.offset, old.size, old.rank, &m->meeting.error);
 
     if (rc != SERRY_OK)
         return rc;
+    pthread_mutex_lock(&m->view); /* the old group may go as soon as this rank has left it */
+    m->group = next;
     m->control->group = group_control(&m->group);
     operation_enter_group(m);
     operation_enter_group(m->control);
+    pthread_mutex_unlock(&m->view);
     m->operations = operations;
     m->epoch = m->group.header->epoch;
     m->plan = m->control->plan = arena_plan_waiting(old.arena);
@@ -304,7 +318,7 @@ static int put_off(shm_member *m, int *repeat)
 static int finish_first(shm_member *m, int *repeat, serry_error *error)
 {
     unmake_group(m);
-    if (m->open && m->published)
+    if (m->open || has_news_to_tell(m))
         return put_off(m, repeat);
     m->error = error;
     return operation_fail_excluded(m);
@@ -368,6 +382,7 @@ static int finish(shm_member *m, int *repeat, serry_error *error)
     if (rc != SERRY_OK)
         unmake_group(m);
     m->meeting.phase = 0;
+    m->meeting.made = false;
     *repeat = SERRY_REPEAT;
     if (rc == SERRY_OK)
         return SERRY_OK;

@@ -109,8 +109,9 @@ static COLD int decide_slowly(shm_member *m, int r)
 {
     _Atomic uint64_t *word = &group_cell_of(&m->group, r)->word;
     wait_target target = {word, m->step, &m->own->word, &m->group.header->call, m->hears};
-    int rc = wait_decided(&target, &m->plan, &m->limit);
 
+    atomic_store_explicit(&m->own->operation, m->operations + 1, memory_order_relaxed);
+    int rc = wait_decided(&target, &m->plan, &m->limit);
     if (rc != SERRY_OK)
         return fail_wait(m, rc);
     if (!word_reached(atomic_load_explicit(word, memory_order_acquire), m->step)) {
@@ -268,18 +269,18 @@ static COLD int run_oddly(shm_member *m, const serry_call *call)
     }
     if (m->open && !is_same(&m->call, call))
         return operation_fail_pending(m);
+    if (m->news) { /* before the next meeting */
+        m->news = false;
+        m->call = *call;
+        if (m->policy == SERRY_REPORT)
+            return end(m, operation_fail_joined(m));
+    }
     if (group_called(&m->group) >= m->hears)
         return operation_fail_meeting(m);
     if (m->dropped) /* under SERRY_WAIT, and nobody has come yet */
         return wait_for_replacement(m);
     if (m->open)
         return drive(m);
-    if (m->news) {
-        m->news = false;
-        m->call = *call;
-        if (m->policy == SERRY_REPORT)
-            return end(m, operation_fail_joined(m));
-    }
     int rc = begin(m, call);
     return rc == SERRY_OK ? drive(m) : rc;
 }

@@ -41,6 +41,7 @@ typedef struct flow {
 /* A rank's membership in a group. Private memory of one thread. */
 struct shm_member {
     shm_group group;
+    pthread_mutex_t view; /* held to replace the group, and by other threads that look at it */
     group_cell *own;
     wait_plan plan;
     uint64_t step;       /* the last one this rank has published */
@@ -98,6 +99,7 @@ struct shm_member {
         uint64_t own[2], all[2 * SERRY_MAX_RANKS];
         uint64_t vote, votes; /* this rank's, and all */
         int alive_count;      /* members that gave their positions */
+        bool made;            /* the new group, by this member */
         uint64_t offset;      /* of the new group */
         int code;
         serry_error error;

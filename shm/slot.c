@@ -7,7 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-
 typedef struct process_stat {
     char state; /* 'Z': it has ended, and its parent has not looked yet */
     long threads;

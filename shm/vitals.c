@@ -54,6 +54,7 @@ static bool is_ahead(const shm_group *group, int rank, int cell)
 static void read_words(const shm_group *group, int rank, serry_vitals *vitals)
 {
     vitals->activity = SERRY_COMPUTING;
+    vitals->failed = false;
     for (int cell = 0; cell < CELLS; cell++) {
         vitals->progress += word_step(word_of(group, rank, cell));
         if (vitals->activity == SERRY_COMPUTING && is_ahead(group, rank, cell)) {
@@ -94,19 +95,24 @@ static int check_rank(const shm_member *m, const char *what, int rank, serry_err
 
 int vitals_read(serry_member *member, int rank, serry_vitals *vitals, serry_error *error)
 {
-    const shm_member *m = (const shm_member *)(const void *)member;
-    const shm_group *group = &m->group;
+    shm_member *m = (shm_member *)(void *)member;
+    const arena_slot *slot = NULL;
 
     *vitals = (serry_vitals){.activity = SERRY_GONE, .failed = true};
-    if (check_rank(m, "vitals", rank, error) != SERRY_OK)
-        return error->error;
-    const arena_slot *slot = slot_of(group, rank);
+    pthread_mutex_lock(&m->view);
+    int rc = check_rank(m, "vitals", rank, error);
+    if (rc == SERRY_OK) {
+        slot = slot_of(&m->group, rank);
+        if (is_member(&m->group, rank) && slot_is_alive(slot))
+            read_words(&m->group, rank, vitals);
+    }
+    pthread_mutex_unlock(&m->view);
+    if (rc != SERRY_OK)
+        return rc;
     uint64_t now = wait_now_ns();
     vitals->alive_ns = beat_seen(slot, now);
-    if (!is_member(group, rank) || !slot_is_alive(slot))
+    if (vitals->failed)
         return SERRY_OK;
-    vitals->failed = false;
-    read_words(group, rank, vitals);
     serry_activity activity = ask_system(slot, now - vitals->alive_ns);
     if (activity != SERRY_COMPUTING &&
         !(activity == SERRY_UNKNOWN && vitals->activity == SERRY_WAITING))
@@ -154,26 +160,39 @@ static int check_kill(const shm_arena *arena, const arena_slot *slot, int rank, 
     return SERRY_OK;
 }
 
-int vitals_exclude(serry_member *member, int rank, serry_exclusion how, serry_error *error)
+/* Whom does it concern? */
+static int find(const shm_member *m, int rank, serry_exclusion how, int *slot, serry_error *error)
 {
-    const shm_member *m = (const shm_member *)(const void *)member;
-    const shm_group *group = &m->group;
     int rc = check_rank(m, "exclude", rank, error);
 
     if (rc != SERRY_OK)
         return rc;
-    if (rank == group->rank || (how != SERRY_EXCLUSION_KILL && how != SERRY_EXCLUSION_SEAL))
-        return serry_fail(error, SERRY_ERR_INVALID, "exclude: %s",
-                          rank == group->rank
-                              ? "a rank cannot exclude itself; finalize instead"
-                              : "give SERRY_EXCLUSION_KILL or SERRY_EXCLUSION_SEAL");
-    const arena_slot *slot = slot_of(group, rank);
-    if (!slot_is_alive(slot))
-        return SERRY_OK;
+    if (rank == m->group.rank)
+        return serry_fail(error, SERRY_ERR_INVALID,
+                          "exclude: a rank cannot exclude itself; finalize instead");
+    if (how != SERRY_EXCLUSION_KILL && how != SERRY_EXCLUSION_SEAL)
+        return serry_fail(error, SERRY_ERR_INVALID,
+                          "exclude: give SERRY_EXCLUSION_KILL or SERRY_EXCLUSION_SEAL");
+    *slot = m->group.header->slot[rank];
+    return SERRY_OK;
+}
+
+int vitals_exclude(serry_member *member, int rank, serry_exclusion how, serry_error *error)
+{
+    shm_member *m = (shm_member *)(void *)member;
+    int number = 0;
+
+    pthread_mutex_lock(&m->view);
+    shm_arena *arena = m->group.arena;
+    int rc = find(m, rank, how, &number, error);
+    pthread_mutex_unlock(&m->view);
+    const arena_slot *slot = &arena->slots[number];
+    if (rc != SERRY_OK || !slot_is_alive(slot))
+        return rc;
     if (how == SERRY_EXCLUSION_SEAL) {
-        monitor_bury(group->arena, group->header->slot[rank]); /* all monitors see to the rest */
+        monitor_bury(arena, number); /* all monitors see to the rest */
         return SERRY_OK;
     }
-    rc = check_kill(group->arena, slot, rank, error);
+    rc = check_kill(arena, slot, rank, error);
     return rc == SERRY_OK ? kill_process(slot, rank, error) : rc;
 }

@@ -353,7 +353,7 @@ static void timeout_kills_ranks_that_do_not_listen(void **state)
 static void bad_usage_says_what_and_how(void **state)
 {
     static const struct {
-        const char *arguments[5], *says;
+        const char *arguments[6], *says;
     } cases[] = {
         {{NULL}, "run, info, version"},
         {{"runn", NULL}, "there is no command 'runn'; there are: run, info, version"},
@@ -370,6 +370,13 @@ static void bad_usage_says_what_and_how(void **state)
         {{"run", "-n1", "--timeout=nan", "true", NULL}, "more than 0"},
         {{"run", "-n1", "--timeout=1h", "true", NULL}, "not '1h'"},
         {{"run", "-n1", "--nonsense", "true", NULL}, "--nonsense"},
+        {{"run", "-n2", "--respawn=-1", "true", NULL}, "from 0 to 1000, not '-1'"},
+        {{"run", "-n2", "--spares=257", "true", NULL}, "from 0 to 256, not '257'"},
+        {{"run", "-n2", "--tolerate=few", "true", NULL}, "--tolerate wants a number"},
+        {{"run", "-n2", "--tolerate=2", "true", NULL}, "would leave none"},
+        {{"run", "-n1", "--respawn=1", "true", NULL}, "--respawn needs at least 2 ranks"},
+        {{"run", "-n1", "--spares=1", "true", NULL}, "--spares needs at least 2 ranks"},
+        {{"run", "-n2", "--kill-on-failure", "--tolerate=1", "true"}, "give one of them"},
         {{"version", "x", NULL}, "takes no arguments, but 'x' was given"},
         {{"info", "x", NULL}, "takes no arguments, but 'x' was given"},
     };
@@ -380,7 +387,7 @@ static void bad_usage_says_what_and_how(void **state)
         launched command;
         char *out, *err;
 
-        launched_start(&command, NULL, a[0], a[1], a[2], a[3], NULL);
+        launched_start(&command, NULL, a[0], a[1], a[2], a[3], a[4], NULL);
         assert_int_equal(launched_end(&command), 125);
         out = launched_out(&command);
         err = launched_err(&command);
@@ -400,7 +407,7 @@ static void help_version_and_info_answer(void **state)
         const char *arguments[3], *says[4];
     } cases[] = {
         {{"--help", NULL}, {"Commands:", "Examples:", "serry run -n 4"}},
-        {{"run", "--help", NULL}, {"--timeout=S", "Exit code:", "Examples:"}},
+        {{"run", "--help", NULL}, {"--timeout=S", "--respawn=K", "Exit code:", "Examples:"}},
         {{"info", "--help", NULL}, {"Example:"}},
         {{"version", NULL}, {"serry " SERRY_VERSION}},
         {{"--version", NULL}, {"serry " SERRY_VERSION}},

@@ -109,27 +109,34 @@ static void end_all(guard *g)
 
 /* ---- failures ---------------------------------------------------------------------------- */
 
-/* Start what takes the place of a process that failed, if it may and can. */
-static run_sequel follow(guard *g, const run_process *failed)
+static run_sequel start_newcomer(guard *g, const run_process *failed)
 {
     run_job *job = g->job;
-    bool spares = job->options->spares > 0;
-    bool wanted = job->respawned < job->options->respawn &&
-                  (failed->role != RUN_SPARE || run_first_runs(job));
+    bool spare = job->options->spares > 0;
+    int number = spare ? job->options->spares + job->respawned : failed->number;
 
-    if (job->running == 0 || (wanted ? job->answer != RUN_ANSWERED : spares && !g->was_up))
-        return RUN_ALONE;
-    if (!wanted && spares)
-        return run_uncovered(job) > 0 ? RUN_EXHAUSTED : RUN_LEFT;
-    if (!wanted)
-        return RUN_EXHAUSTED;
-    int number = spares ? job->options->spares + job->respawned : failed->number;
-    if (!run_start_newcomer(job, spares ? RUN_SPARE : RUN_REPLACEMENT, number)) {
+    if (!run_start_newcomer(job, spare ? RUN_SPARE : RUN_REPLACEMENT, number)) {
         run_say("cannot start another process: %s", strerror(errno));
         return RUN_UNSTARTED;
     }
     job->respawned++;
     return RUN_FOLLOWED;
+}
+
+/* What is there to take the place of a process that failed? */
+static run_sequel follow(guard *g, const run_process *failed)
+{
+    const run_job *job = g->job;
+    bool spares = job->options->spares > 0;
+    bool wanted = job->respawned < job->options->respawn &&
+                  (failed->role != RUN_SPARE || run_first_runs(job));
+
+    if (job->answer == RUN_SILENCE && (wanted || !g->was_up))
+        return RUN_ALONE;
+    if (wanted)
+        return job->answer == RUN_ANSWERED && job->running > 0 ? start_newcomer(g, failed)
+                                                               : RUN_LATE;
+    return spares && run_uncovered(job) == 0 ? RUN_LEFT : RUN_EXHAUSTED;
 }
 
 static void judge(guard *g, run_process *failed)
@@ -166,13 +173,14 @@ static void judge_all(guard *g)
                 judge(g, &job->processes[i]);
 }
 
-/* Is there need to know whether the job lets newcomers in? */
-static bool must_ask(const guard *g)
+/* Must it be known whether the job lets newcomers in, before anything follows from a failure? */
+static bool is_answer_needed(const guard *g)
 {
     const run_options *options = g->job->options;
 
     return !g->closing && g->job->running > 0 &&
-           (g->job->respawned < options->respawn || (options->spares > 0 && !g->was_up));
+           (g->job->respawned < options->respawn ||
+            (options->spares > 0 && options->kill_on_failure && !g->was_up));
 }
 
 /* An answer serves all failures that are known when it comes. */
@@ -183,11 +191,10 @@ static void look_at_failures(guard *g)
 
     for (int i = 0; i < job->count; i++)
         news = news || is_news(&job->processes[i]);
-    if (!news)
-        return;
-    if (job->answer == RUN_NOT_ASKED && must_ask(g))
+    if (news && job->answer == RUN_NOT_ASKED &&
+        (is_answer_needed(g) || (job->options->spares > 0 && !g->was_up)))
         run_ask(job);
-    if (job->answer == RUN_ASKED && must_ask(g))
+    if (job->answer == RUN_ASKED && is_answer_needed(g))
         return; /* its end will bring us here again */
     g->was_up = g->was_up || job->answer == RUN_ANSWERED;
     judge_all(g);
@@ -196,19 +203,20 @@ static void look_at_failures(guard *g)
 }
 
 /* When none of the first N runs any more, newcomers may be left that nobody needs: all ranks are well,
- * or the job was never up, so that none of them can be in it. The library tells spares; but whether
- * their program listens is its own affair. Where a rank is missing, a newcomer may be at work for it:
- * that one ends by itself, if only when the library's timeout is over. */
+ * or none is and the job was never up, so that nobody can be in it. The library tells spares, but
+ * whether their program listens is its own affair. Where some ranks are well and some are missing, a
+ * newcomer may be at work for one: it ends by itself, if only when the library's timeout is over. */
 static void look_at_newcomers(guard *g)
 {
-    const run_job *job = g->job;
+    run_job *job = g->job;
+    int missing = run_missing(job);
 
     if (job->running == 0 || run_first_runs(job) || job->answer == RUN_ASKED ||
         job->ending_ns != INT64_MAX)
         return;
-    if (run_missing(job) > 0 && g->was_up)
+    if (missing > 0 && (g->was_up || missing < job->options->ranks))
         return;
-    g->job->ending_ns = run_now_ns();
+    job->ending_ns = run_now_ns();
     g->timeout_ns = INT64_MAX; /* the ranks have kept it */
     kill_after_grace(g);
 }

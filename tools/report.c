@@ -90,6 +90,8 @@ static void describe_sequel(const run_job *job, const run_process *process, char
         snprintf(text, size, "; no more than %d may be replaced", job->options->respawn);
     else if (process->sequel == RUN_ALONE)
         snprintf(text, size, "; nobody was in the job who could let another in");
+    else if (process->sequel == RUN_LATE)
+        snprintf(text, size, "; the others ended before another could be started");
     else if (process->sequel == RUN_UNSTARTED)
         snprintf(text, size, "; another process could not be started");
 }
@@ -181,8 +183,8 @@ static int report_places(const run_job *job)
     if (job->culprit == NULL && missing == 0)
         run_say("all %d ranks ended well, counting those that were replaced", options->ranks);
     else if (job->culprit == NULL && missing <= options->tolerate)
-        run_say("%d of %d ranks ended well; %d lost is tolerated, so the exit code is 0",
-                options->ranks - missing, options->ranks, missing);
+        run_say("%d of %d ranks ended well; %d lost %s tolerated, so the exit code is 0",
+                options->ranks - missing, options->ranks, missing, missing == 1 ? "is" : "are");
     else
         return conclude(job, cause);
     return 0;

@@ -78,6 +78,7 @@ typedef enum run_sequel {
     RUN_LEFT,      /* left it to a spare that runs */
     RUN_EXHAUSTED, /* there was none left to take the place */
     RUN_ALONE,     /* nobody in the job answered who could have let a newcomer in */
+    RUN_LATE,      /* all had ended before an answer came */
     RUN_UNSTARTED  /* could not start one */
 } run_sequel;
 
