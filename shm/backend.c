@@ -232,8 +232,10 @@ static int shm_agree(serry_member *member, serry_op op, uint64_t *value, const s
                        .send = value,
                        .recv = value};
 
-    int rc;
     m->limit = (wait_limit){limit, 0, NULL};
+    int rc = meeting_clear(own(member), error);
+    if (rc != SERRY_OK)
+        return rc;
     do {
         rc = operation_run(m, &call, error);
     } while (rc == SERRY_ERR_RANK_MISMATCH && m->met); /* others were on their way to a meeting */
@@ -246,7 +248,11 @@ static int shm_shrink(serry_member *member, const serry_limit *limit, serry_memb
     shm_member *m = own(member)->control, *new_member;
 
     m->limit = (wait_limit){limit, 0, NULL};
-    int rc = split_run(m, 0, m->group.rank, &new_member, error);
+    *rest = NULL;
+    int rc = meeting_clear(own(member), error);
+    if (rc != SERRY_OK)
+        return rc;
+    rc = split_run(m, 0, m->group.rank, &new_member, error);
     if (new_member != NULL)
         new_member->policy = own(member)->policy == SERRY_WAIT ? SERRY_REPORT : own(member)->policy;
     *rest = (serry_member *)(void *)new_member;

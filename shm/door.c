@@ -13,6 +13,7 @@
 
 #define PART "/door"
 #define RETRY_NS 5000000L
+#define PATIENCE_MS 10000 /* of a replacement: the job it knows of has been running */
 
 enum { WAITING_MOST = 64 };
 
@@ -112,14 +113,16 @@ int door_knock(const serry_job *job, wait_limit *limit, arena_ticket *ticket, in
                serry_error *error)
 {
     const struct timespec nap = {0, RETRY_NS};
+    uint64_t patient_until_ns = wait_now_ns() + PATIENCE_MS * UINT64_C(1000000);
     message m;
 
     *fd = -1;
     while (!knock_once(job, limit, &m, fd)) {
-        if (wait_expired(limit))
+        bool late = job->entry == SERRY_ENTRY_REPLACEMENT && wait_now_ns() > patient_until_ns;
+        if (wait_expired(limit) || late)
             return serry_fail(error, SERRY_ERR_TIMEOUT,
-                              "nobody opened within %d ms: is job \"%s\" running?", job->timeout_ms,
-                              job->name);
+                              "nobody opened within %d ms: is job \"%s\" running?",
+                              late ? PATIENCE_MS : job->timeout_ms, job->name);
         nanosleep(&nap, NULL);
     }
     int rc = check(job, &m, *fd, error);

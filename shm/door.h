@@ -11,7 +11,8 @@
 #include "rendezvous.h"
 
 typedef struct door {
-    int listener; /* -1: not this process's business */
+    int listener; /* -1: it is not open here */
+    bool wanted;  /* it should be, but the one before has not let go yet */
 } door;
 
 /* Keep the door, if it is this slot's turn (-1: of a process of thread ranks), and let in who waits.

@@ -185,6 +185,7 @@ COLD int operation_fail_joined(shm_member *m)
     char ranks[128];
 
     operation_error(m);
+    m->error->operation_id = m->operations;
     for (int r = 0; r < m->group.size; r++)
         if (serry_rank_set_has(&m->joined, r))
             blame(m, r);

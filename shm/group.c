@@ -235,6 +235,13 @@ static bool is_gone(shm_arena *arena, uint32_t slot)
     return slot_is_gone(&arena->slots[slot], arena->kind);
 }
 
+void group_abandon(shm_arena *arena, uint64_t offset, int rank)
+{
+    group_header *header = (group_header *)(void *)(arena->base + offset);
+
+    atomic_store_explicit(&header->left[rank], 1, memory_order_seq_cst);
+}
+
 void group_leave(shm_group *group)
 {
     static const extent_judge judge = {is_unused, has_member, is_gone};

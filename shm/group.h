@@ -79,6 +79,9 @@ void group_seal_dead(const shm_group *group);
  * the memory back. Drops the arena. */
 void group_close(shm_group *group);
 
+/* A member, or somebody for it, will not touch a group that it never entered. */
+void group_abandon(shm_arena *arena, uint64_t offset, int rank);
+
 /* The same without the seal: all members leave for another group. */
 void group_leave(shm_group *group);
 

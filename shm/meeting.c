@@ -46,17 +46,9 @@ enum { POSITION_PASSED = 1, POSITION_BEGUN = 2, POSITION_DROPPED = 4, POSITION_S
 
 /* ---- positions --------------------------------------------------------------------------------- */
 
-/* Under SERRY_REPORT an operation has to tell of the replacements of the last meeting, and to others it
- * may have told. */
-static bool has_news_to_tell(const shm_member *m)
-{
-    return m->news && m->policy == SERRY_REPORT;
-}
-
 static uint64_t position(const shm_member *m)
 {
-    bool begun = has_news_to_tell(m) || (m->open && (m->published || m->passed));
-    bool passed = m->open && m->passed;
+    bool begun = m->open && (m->published || m->passed), passed = m->open && m->passed;
 
     return m->operations << POSITION_SHIFT | (m->dropped ? POSITION_DROPPED : 0) |
            (begun ? POSITION_BEGUN : 0) | (passed ? POSITION_PASSED : 0);
@@ -212,6 +204,22 @@ static void unmake_group(shm_member *m)
     m->meeting.made = false;
 }
 
+/* The set of givers has shrunk. Once all knew where the group is, one that is sealed since may still be
+ * giving memory to its region there: it is given back when all have left or are gone. */
+static void abandon_group(shm_member *m)
+{
+    if (m->meeting.phase < PHASE_READY) {
+        unmake_group(m);
+        return;
+    }
+    group_abandon(m->group.arena, m->meeting.offset, m->group.rank);
+    for (int r = 0; r < m->group.size && m->meeting.made; r++)
+        if (!serry_rank_set_has(&m->meeting.givers, r))
+            group_abandon(m->group.arena, m->meeting.offset, r); /* it never knew of it */
+    m->meeting.offset = 0;
+    m->meeting.made = false;
+}
+
 static int settle(shm_member *m)
 {
     return group_settle(m->group.arena, m->meeting.offset, m->group.size, m->group.rank,
@@ -229,34 +237,40 @@ static void invite(arena_slot *slot, uint64_t offset)
     wait_wake(&slot->invited);
 }
 
-/* Everybody says the same of the world; who dies here leaves the rest to the others. */
+/* Everybody says the same of the world; who dies here leaves the rest to the others. A sleeper may say it
+ * when the world is another one already: only what the old group knows is replaced. */
 static void announce(shm_member *m, const shm_group *old)
 {
-    shm_arena *arena = m->group.arena;
+    arena_header *header = m->group.arena->header;
+    uint64_t world = old->offset;
 
     if (!m->news) /* else nobody has told of the ones before, and all tell of all together */
         m->joined = (serry_rank_set){{0}};
     for (int r = 0; r < m->group.size; r++) {
-        uint16_t slot = m->group.header->slot[r];
-        if (slot == old->header->slot[r])
+        uint32_t slot = m->group.header->slot[r], before = old->header->slot[r];
+        if (slot == before)
             continue;
         serry_rank_set_add(&m->joined, r);
         m->news = true;
-        atomic_store_explicit(&arena->header->holder[r], slot, memory_order_seq_cst);
+        atomic_compare_exchange_strong_explicit(&header->holder[r], &before, slot,
+                                                memory_order_seq_cst, memory_order_relaxed);
     }
     if (m->whole)
-        atomic_store_explicit(&arena->header->world, m->group.offset, memory_order_seq_cst);
+        atomic_compare_exchange_strong_explicit(&header->world, &world, m->group.offset,
+                                                memory_order_seq_cst, memory_order_relaxed);
     for (int r = 0; r < m->group.size; r++)
-        if (serry_rank_set_has(&m->joined, r))
-            invite(&arena->slots[m->group.header->slot[r]], m->group.offset);
+        if (m->group.header->slot[r] != old->header->slot[r])
+            invite(&m->group.arena->slots[m->group.header->slot[r]], m->group.offset);
 }
 
-/* Of those that did not come. */
-static void seal_missing(const shm_member *m, const serry_rank_set *givers)
+/* Of those that did not come, and are not replaced. */
+static void seal_missing(const shm_member *m, const shm_group *old, const serry_rank_set *givers)
 {
+    const group_header *header = m->group.header;
+
     for (int r = 0; r < m->group.size; r++)
-        if (serry_rank_set_has(&m->group.header->present, r) && !serry_rank_set_has(givers, r) &&
-            !serry_rank_set_has(&m->joined, r))
+        if (serry_rank_set_has(&header->present, r) && !serry_rank_set_has(givers, r) &&
+            header->slot[r] == old->header->slot[r])
             group_seal_member(&m->group, r);
 }
 
@@ -264,7 +278,6 @@ static int enter_group(shm_member *m)
 {
     shm_group old = m->group, next;
     serry_rank_set givers = m->control->alive_set;
-    uint64_t operations = m->operations;
     int rc = group_open(&next, old.arena, m->meeting.offset, old.size, old.rank, &m->meeting.error);
 
     if (rc != SERRY_OK)
@@ -275,12 +288,11 @@ static int enter_group(shm_member *m)
     operation_enter_group(m);
     operation_enter_group(m->control);
     pthread_mutex_unlock(&m->view);
-    m->operations = operations;
     m->epoch = m->group.header->epoch;
     m->plan = m->control->plan = arena_plan_waiting(old.arena);
-    announce(m, &old);
-    seal_missing(m, &givers);
+    seal_missing(m, &old, &givers);
     group_seal_dead(&m->group);
+    announce(m, &old); /* now newcomers may come */
     if (group_called(&old) == GROUP_CALL_REVOKED)
         group_call_all(&m->group, GROUP_CALL_REVOKED);
     group_leave(&old);
@@ -298,7 +310,8 @@ static int exchange(shm_member *m, serry_error *error)
                        .send = m->meeting.own,
                        .recv = m->meeting.all};
 
-    c->hears = GROUP_CALL_REVOKED;
+    /* Who has said that he is ready goes where the others go: none of them may be kept from it. */
+    c->hears = m->meeting.phase == PHASE_READY ? GROUP_CALLS : GROUP_CALL_REVOKED;
     int rc = operation_run(c, &call, error);
     c->hears = GROUP_CALLS;
     return rc;
@@ -318,7 +331,7 @@ static int put_off(shm_member *m, int *repeat)
 static int finish_first(shm_member *m, int *repeat, serry_error *error)
 {
     unmake_group(m);
-    if (m->open || has_news_to_tell(m))
+    if (m->open)
         return put_off(m, repeat);
     m->error = error;
     return operation_fail_excluded(m);
@@ -351,6 +364,7 @@ static int advance(shm_member *m, int *repeat, serry_error *error)
             break;
         }
         m->meeting.alive_count = c->alive_count;
+        m->meeting.givers = c->alive_set;
         m->meeting.phase = PHASE_MEMORY;
         m->meeting.offset = 0;
         m->meeting.code = is_maker(m) ? make_group(m) : SERRY_OK;
@@ -413,7 +427,7 @@ int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serr
             return rc;
         if (rc == SERRY_OK && m->meeting.phase > PHASE_POSITIONS &&
             m->control->alive_count != m->meeting.alive_count) {
-            unmake_group(m);
+            abandon_group(m);
             begin(m);
             rc = OPERATION_GOES_ON;
         } else if (rc == SERRY_OK) {
@@ -426,4 +440,23 @@ int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serr
     if (rc != SERRY_OK)
         m->meeting.phase = 0;
     return rc;
+}
+
+int meeting_clear(shm_member *m, serry_error *error)
+{
+    shm_member *c = m->control;
+    uint64_t votes;
+    int repeat, rc;
+
+    if (!c->open || c->call.kind != SERRY_KIND_MEET)
+        return SERRY_OK;
+    if (m->meeting.phase == PHASE_READY) {
+        rc = meeting_run(m, 0, &votes, &repeat, error);
+        return rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED ? rc : SERRY_OK;
+    }
+    if (group_called(&m->group) == GROUP_CALL_REVOKED) {
+        c->open = false;
+        m->meeting.phase = 0;
+    }
+    return SERRY_OK;
 }

@@ -165,7 +165,7 @@ static void sleep_until_something(shm_monitor *m, round_plan *plan, uint32_t com
 
     if (plan->unwatched)
         period = PERIOD_UNWATCHED_NS;
-    else if (m->door.listener >= 0 && now < m->eager_until_ns)
+    else if ((m->door.listener >= 0 || m->door.wanted) && now < m->eager_until_ns)
         period = PERIOD_EAGER_NS;
     uint64_t until = now + period;
     struct timespec at = {(time_t)(until / 1000000000), (long)(until % 1000000000)};

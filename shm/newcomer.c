@@ -120,6 +120,15 @@ static int find_own_place(shm_arena *arena, int rank, int slot, wait_limit *limi
     }
 }
 
+/* Is nobody left who could invite? */
+static bool has_ended(const shm_arena *arena)
+{
+    for (int r = 0; r < (int)arena->header->ranks; r++)
+        if (slot_is_alive(holder_of(arena, r)))
+            return false;
+    return true;
+}
+
 /* Wait until any rank fails; however long that takes, unless the job ends. */
 static int find_any_place(shm_arena *arena, int slot, int *rank, serry_error *error)
 {
@@ -127,15 +136,13 @@ static int find_any_place(shm_arena *arena, int slot, int *rank, serry_error *er
 
     for (;;) {
         uint32_t deaths = atomic_load_explicit(&arena->header->deaths, memory_order_acquire);
-        int living = 0;
         for (int r = 0; r < size; r++) {
             if (slot_is_dead(holder_of(arena, r)) && apply(arena, r, slot)) {
                 *rank = r;
                 return SERRY_OK;
             }
-            living += slot_is_alive(holder_of(arena, r));
         }
-        if (living == 0)
+        if (has_ended(arena))
             return serry_fail(error, SERRY_ERR_CANCELLED,
                               "the job has ended, and this spare was not needed");
         nap(&arena->header->deaths, deaths);
@@ -159,6 +166,10 @@ static int await_invitation(shm_arena *arena, arena_entry *entry, wait_limit *li
 
     while ((entry->world = atomic_load_explicit(invited, memory_order_seq_cst)) == 0) {
         extent_locked(arena, call_world, NULL); /* again: the world may be another one by now */
+        if (has_ended(arena))
+            return serry_fail(error, SERRY_ERR_CANCELLED,
+                              "the job has ended before this replacement of rank %d was admitted",
+                              entry->rank);
         if (wait_expired(limit))
             return serry_fail(error, SERRY_ERR_TIMEOUT,
                               "the other ranks did not come to an operation on the world "

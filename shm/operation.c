@@ -273,7 +273,7 @@ static COLD int run_oddly(shm_member *m, const serry_call *call)
         m->news = false;
         m->call = *call;
         if (m->policy == SERRY_REPORT)
-            return end(m, operation_fail_joined(m));
+            return operation_fail_joined(m); /* it has been counted already */
     }
     if (group_called(&m->group) >= m->hears)
         return operation_fail_meeting(m);

@@ -97,10 +97,11 @@ struct shm_member {
     struct {
         int phase; /* 0: no meeting is open */
         uint64_t own[2], all[2 * SERRY_MAX_RANKS];
-        uint64_t vote, votes; /* this rank's, and all */
-        int alive_count;      /* members that gave their positions */
-        bool made;            /* the new group, by this member */
-        uint64_t offset;      /* of the new group */
+        uint64_t vote, votes;  /* this rank's, and all */
+        int alive_count;       /* members that gave their positions */
+        bool made;             /* the new group, by this member */
+        serry_rank_set givers; /* of positions */
+        uint64_t offset;       /* of the new group */
         int code;
         serry_error error;
     } meeting; /* see meeting.c */
@@ -137,6 +138,10 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
 
 /* meeting.c: as `meet` in serry/backend.h. */
 int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serry_error *error);
+
+/* Before the control words are used for something else: a meeting that a timeout has left open ends, by
+ * a revocation, or by going where the others went. */
+int meeting_clear(shm_member *m, serry_error *error);
 
 /* backend.c: a member of a group that has been formatted and settled. */
 shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wait_plan plan,

@@ -89,6 +89,16 @@ static bool has_shrunk(const shm_member *m)
     return m->split.phase > PHASE_COLOURS && m->alive_count != m->split.alive_count;
 }
 
+/* Once all knew where the group is, one that is sealed since may still be giving memory to its region
+ * there: it is given back when all have left or are gone. */
+static void abandon_group(shm_member *m)
+{
+    if (m->split.phase < PHASE_READY)
+        unmake_group(m);
+    else if (m->split.rank >= 0 && m->split.offset != 0)
+        group_abandon(m->group.arena, m->split.offset, m->split.rank);
+}
+
 static void start_over(shm_member *m)
 {
     m->split.phase = PHASE_COLOURS;
@@ -189,7 +199,7 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
             return rc;
         }
         if (has_shrunk(m)) {
-            unmake_group(m);
+            abandon_group(m);
             start_over(m);
         } else {
             advance(m);

@@ -1,5 +1,5 @@
-/* ft.c - the table of the fault-tolerant wrapper, and what goes straight through to the backend that
- * carries it. ft_member.h says where the rest is. */
+/* ft.c - the table of the fault-tolerant wrapper, and what goes straight through to the backend
+ * that carries it. ft_member.h says where the rest is. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,8 @@
 #include "ft_member.h"
 #include "record.h"
 
-/* ---- operations ------------------------------------------------------------------------------- */
+/* ---- operations
+ * ------------------------------------------------------------------------------- */
 
 static int ft_run(serry_member *member, const serry_call *call, const serry_limit *limit,
                   serry_error *error)
@@ -59,7 +60,8 @@ static int ft_shrink(serry_member *member, const serry_limit *limit, serry_membe
     return ft_start(ft_own(member), &operation, error);
 }
 
-/* ---- straight through ------------------------------------------------------------------------- */
+/* ---- straight through
+ * ------------------------------------------------------------------------- */
 
 static int ft_meeting(serry_member *member, uint64_t vote, const serry_limit *limit,
                       uint64_t *votes, int *repeat, serry_error *error)
@@ -96,7 +98,8 @@ static void ft_failed(const serry_member *member, serry_rank_set *failed)
     c->backend->failed(c->member, failed);
 }
 
-/* Either this thread sees the backend that is being moved to, or the one that moves sees `revoked`. */
+/* Either this thread sees the backend that is being moved to, or the one that moves sees
+ * `revoked`. */
 static int ft_revoke(serry_member *member, serry_error *error)
 {
     atomic_store(&ft_own(member)->revoked, true);
@@ -166,7 +169,8 @@ static int ft_exclude(serry_member *member, int rank, serry_exclusion how, serry
     return c->backend->exclude(c->member, rank, how, error);
 }
 
-/* ---- asynchronous operations: not yet --------------------------------------------------------- */
+/* ---- asynchronous operations: not yet
+ * --------------------------------------------------------- */
 
 static int unsupported(serry_error *error)
 {
@@ -229,7 +233,8 @@ static const serry_backend functions = {
     .exclude = ft_exclude,
 };
 
-/* ---- making one ------------------------------------------------------------------------------- */
+/* ---- making one
+ * ------------------------------------------------------------------------------- */
 
 static int check_chain(const serry_ft_config *config, serry_error *error)
 {
@@ -289,7 +294,8 @@ void serry_ft_destroy(serry_backend **backend)
         free((void *)(uintptr_t)old->context); // NOLINT(performance-no-int-to-ptr)
 }
 
-/* ---- of a communicator ------------------------------------------------------------------------ */
+/* ---- of a communicator
+ * ------------------------------------------------------------------------ */
 
 static const ft_member *member_of(const serry_comm *comm)
 {

@@ -1,5 +1,5 @@
-/* ft_limit.c - the timeout of an attempt. Starting one costs an allocation and a lock, so it is done
- * when the carrier asks for the token, which is when it is about to sleep.
+/* ft_limit.c - the timeout of an attempt. Starting one costs an allocation and a lock, so it is
+ * done when the carrier asks for the token, which is when it is about to sleep.
  *
  * A caller may have a token of its own (serry_set_token). Its cancellation is passed on by a watch;
  * its expiry, which calls nobody, by the plain timeout of the limit. */

@@ -1,8 +1,8 @@
 /* ft_meet.c - what all ranks do together after an error.
  *
  * One meeting gathers votes. A vote has a bit for what this rank wants, a bit for the error it has,
- * and its rank beside the rank's complement: where one rank alone has voted, these tell which. All act
- * on the votes alike.
+ * and its rank beside the rank's complement: where one rank alone has voted, these tell which. All
+ * act on the votes alike.
  *
  * Moving to the next backend then takes some agreements on the old one, which is left only when all
  * have arrived:
@@ -11,8 +11,8 @@
  *   NAME     The lowest of the others draws a number, which makes the name of the new job.
  *            (0: that one has failed meanwhile, so ABSENT comes again.)
  *            Everybody joins the new job.
- *   CONFIRM  Has somebody not been let in? Then all leave again, and try the same backend once more if
- *            the cause may have been a rank that has failed, else the one behind it. */
+ *   CONFIRM  Has somebody not been let in? Then all leave again, and try the same backend once more
+ *            if the cause may have been a rank that has failed, else the one behind it. */
 #include "ft_member.h"
 
 #include <inttypes.h>
@@ -37,7 +37,8 @@ _Static_assert(SERRY_MAX_RANKS <= 1 << (COMPLEMENT_SHIFT - RANK_SHIFT), "a rank 
 
 enum { MOVE_ON = 10 }; /* beside enum FT_: the next agreement follows */
 
-/* ---- votes ------------------------------------------------------------------------------------ */
+/* ---- votes
+ * ------------------------------------------------------------------------------------ */
 
 void ft_vote(ft_member *m, serry_strategy strategy)
 {
@@ -77,7 +78,8 @@ int ft_aborted_by(const ft_member *m)
     return (rank & complement) == 0 ? (int)rank : -1;
 }
 
-/* ---- moving to the next backend --------------------------------------------------------------- */
+/* ---- moving to the next backend
+ * --------------------------------------------------------------- */
 
 static int begin_absent(ft_member *m)
 {
@@ -201,7 +203,8 @@ static int move_together(ft_member *m, const serry_limit *limit, serry_error *er
     return rc;
 }
 
-/* ---- the meeting ------------------------------------------------------------------------------ */
+/* ---- the meeting
+ * ------------------------------------------------------------------------------ */
 
 static bool use_variant(ft_member *m, unsigned variant)
 {
@@ -226,8 +229,8 @@ static int act(ft_member *m)
     return FT_AGAIN;
 }
 
-/* A replacement that is admitted by the meeting was not in it: it uses the first algorithm, so all do,
- * and the others vote again, with it. */
+/* A replacement that is admitted by the meeting was not in it: it uses the first algorithm, so all
+ * do, and the others vote again, with it. */
 static int vote_together(ft_member *m, const serry_limit *limit, serry_error *error)
 {
     ft_carrier *c = ft_carrier_of(m);

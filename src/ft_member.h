@@ -4,7 +4,8 @@
  * ft_member.c  joining and leaving
  * ft_limit.c   the timeout of an attempt, made only when it has to wait
  * ft_tries.c   attempts at one operation until it ends
- * ft_meet.c    what all ranks do together: give up, change the algorithm, move to the next backend */
+ * ft_meet.c    what all ranks do together: give up, change the algorithm, move to the next
+ * backend */
 #ifndef SERRY_FT_MEMBER_H
 #define SERRY_FT_MEMBER_H
 
@@ -41,8 +42,8 @@ typedef struct ft_operation {
     serry_member **made; /* FT_SPLIT, FT_SHRINK: the caller's */
 } ft_operation;
 
-/* What comes next, where it is not an attempt at the operation itself. Each is a collective that may
- * be left open by a timeout; see ft_meet.c. */
+/* What comes next, where it is not an attempt at the operation itself. Each is a collective that
+ * may be left open by a timeout; see ft_meet.c. */
 typedef enum ft_stage {
     FT_STAGE_NONE,
     FT_STAGE_VOTE,
@@ -144,8 +145,8 @@ void ft_carrier_close(ft_carrier *c);
 
 /* ---- ft_limit.c ---- */
 
-/* Before and after an attempt with m->limit. Where the caller has no token, the first can be left out,
- * and the second where m->asked is NULL. */
+/* Before and after an attempt with m->limit. Where the caller has no token, the first can be left
+ * out, and the second where m->asked is NULL. */
 void ft_limit_begin(ft_member *m);
 void ft_limit_end(ft_member *m);
 
@@ -160,7 +161,8 @@ bool ft_limit_pause(ft_member *m, int delay_ms);
 
 /* ---- ft_tries.c ---- */
 
-/* An operation from its first attempt on; where one is open, go on with that, or refuse this one. */
+/* An operation from its first attempt on; where one is open, go on with that, or refuse this
+ * one. */
 int ft_start(ft_member *m, const ft_operation *operation, serry_error *error);
 
 /* A call has had its first attempt, which returned `rc`: to the end of the operation. */
@@ -172,8 +174,9 @@ int ft_run_slowly(ft_member *m, const serry_call *call, int rc, serry_error *err
 void ft_vote(ft_member *m, serry_strategy strategy);
 bool ft_votes_to_abort(const ft_member *m);
 
-/* From the stage where it stands to its end. FT_AGAIN or FT_FINISH: run the call; FT_ABORTED: all give it
- * up, m->votes says why; or an error, with the stage at none unless it can be gone on with. */
+/* From the stage where it stands to its end. FT_AGAIN or FT_FINISH: run the call; FT_ABORTED: all
+ * give it up, m->votes says why; or an error, with the stage at none unless it can be gone on
+ * with. */
 int ft_meet(ft_member *m, const serry_limit *limit, serry_error *error);
 
 /* What m->votes tell of an operation that was aborted. */

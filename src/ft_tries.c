@@ -1,7 +1,8 @@
 /* ft_tries.c - one operation, from its first attempt to its end.
  *
- * An attempt is the call itself or, where a meeting is open, the next part of that. Its error goes to
- * the recovery manager, and what that decides is done: again, to a meeting, or out to the caller. */
+ * An attempt is the call itself or, where a meeting is open, the next part of that. Its error goes
+ * to the recovery manager, and what that decides is done: again, to a meeting, or out to the
+ * caller. */
 #include "ft_member.h"
 
 #include <inttypes.h>
@@ -10,11 +11,12 @@
 
 #define COLD __attribute__((cold, noinline))
 
-/* How long an operation that is out of time, or was cancelled, waits for the others to give it up as
- * well. They are there at once if they wait in it. */
+/* How long an operation that is out of time, or was cancelled, waits for the others to give it up
+ * as well. They are there at once if they wait in it. */
 #define GRACE_MS 100
 
-/* ---- attempts --------------------------------------------------------------------------------- */
+/* ---- attempts
+ * --------------------------------------------------------------------------------- */
 
 static int wrap(ft_member *m, serry_member *made, serry_error *error)
 {
@@ -94,7 +96,8 @@ static int attempt(ft_member *m, bool *met, serry_error *error)
     return rc;
 }
 
-/* ---- the end of an operation ------------------------------------------------------------------ */
+/* ---- the end of an operation
+ * ------------------------------------------------------------------ */
 
 static int end(ft_member *m, int rc, bool open)
 {
@@ -112,7 +115,8 @@ static const char *strategy_name(serry_strategy strategy)
     return names[strategy];
 }
 
-/* The record as the carrier has filled it, in the terms of this operation. It goes into the history. */
+/* The record as the carrier has filled it, in the terms of this operation. It goes into the
+ * history. */
 static serry_decision record(ft_member *m, int rc, serry_error *error)
 {
     serry_strategy strategy = serry_recovery_strategy(m->recovery, rc);
@@ -174,7 +178,8 @@ static int tell(ft_member *m, serry_error *error)
     return error->error;
 }
 
-/* ---- what follows an error -------------------------------------------------------------------- */
+/* ---- what follows an error
+ * -------------------------------------------------------------------- */
 
 /* Comes to all ranks at the same operation. */
 static bool is_common(int rc)
@@ -237,7 +242,8 @@ static COLD int react(ft_member *m, int rc, int *delay_ms, serry_error *error)
     return FT_AGAIN;
 }
 
-/* ---- from beginning to end -------------------------------------------------------------------- */
+/* ---- from beginning to end
+ * -------------------------------------------------------------------- */
 
 static bool is_same(const ft_operation *a, const ft_operation *b)
 {
@@ -290,7 +296,8 @@ static int settle(ft_member *m, int rc, serry_error *error)
     return rc;
 }
 
-/* What follows an attempt that has returned `rc`: FT_AGAIN after a pause, or what the caller gets. */
+/* What follows an attempt that has returned `rc`: FT_AGAIN after a pause, or what the caller
+ * gets. */
 static int follow(ft_member *m, int rc, bool met, int *delay_ms, serry_error *error)
 {
     if (met && m->stage == FT_STAGE_NONE)

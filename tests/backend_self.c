@@ -1,4 +1,5 @@
-/* backend_self.c - a job of one rank: every operation, in every way of calling, and what it refuses. */
+/* backend_self.c - a job of one rank: every operation, in every way of calling, and what it
+ * refuses. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,6 +85,7 @@ static void parts_and_revocation(void **state)
     assert_int_equal(serry_shrink(part, &rest), SERRY_OK);
     assert_int_equal(serry_allreduce(&one, &got, 1, SERRY_U64, SERRY_AVG, rest), SERRY_OK);
     assert_int_equal(got, 1);
+    assert_int_equal(serry_finalize(&rest), SERRY_OK);
     assert_int_equal(serry_barrier(copy), SERRY_OK);
     assert_int_equal(serry_split(comm, SERRY_UNDEFINED, 0, &rest), SERRY_OK);
     assert_null(rest);

@@ -272,6 +272,10 @@ static void join(chaos_rank *self)
     config.policy = job->policy == CHAOS_MIXED ? SERRY_REPORT : job->policy;
     chaos_at(self, "joining");
     int code = self->incarnation == 1 ? serry_init(&config, comm) : serry_rejoin(&config, comm);
+    while (code == SERRY_ERR_CANCELLED) { /* all others have died: the job begins anew */
+        chaos_at(self, "nobody is left to join");
+        pause();
+    }
     if (code != SERRY_OK)
         chaos_fail(self, "joining: %s: %s", serry_error_name(code),
                    serry_last_error(NULL)->message);

@@ -1,4 +1,5 @@
-/* faulty.c - the backend that makes errors on purpose: its script, and each of its faults on ranks. */
+/* faulty.c - the backend that makes errors on purpose: its script, and each of its faults on
+ * ranks. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,7 +63,7 @@ static void bad_scripts_are_refused(void **state)
                                           "delay hang",
                                           "delay=-1",
                                           "hang=3",
-                                          "corrupt",
+                                          "corrupt=1",
                                           "what=1 hang",
                                           "hang hang",
                                           "hang; rank=1 boom",

@@ -27,8 +27,8 @@ void ft_job_run(ft_job *job, serry_kind_of_rank kind, int size, int killed, test
 bool ft_job_open(test_rank *self);
 void ft_job_close(test_rank *self);
 
-/* One call on vectors, which must return `wanted` and have its result or (not SERRY_OK) have changed
- * nothing. */
+/* One call on vectors, which must return `wanted` and have its result or (not SERRY_OK) have
+ * changed nothing. */
 void ft_job_call(test_rank *self, vectors *v, serry_kind kind, size_t count, int wanted);
 
 #endif

@@ -1,5 +1,5 @@
-/* ft_mock.h - a backend that answers as a test tells it to, and counts what it is asked. One rank, no
- * other one exists. */
+/* ft_mock.h - a backend that answers as a test tells it to, and counts what it is asked. One rank,
+ * no other one exists. */
 #ifndef TEST_FT_MOCK_H
 #define TEST_FT_MOCK_H
 

@@ -1,7 +1,8 @@
-/* ft_ranks.c - the fault-tolerant wrapper over shared memory: each strategy, with faults on one rank.
+/* ft_ranks.c - the fault-tolerant wrapper over shared memory: each strategy, with faults on one
+ * rank.
  *
- * Whatever the fault, all ranks get the same code from the same operation, results are right, inputs
- * and outputs of what failed are as they were, and the next operation works. */
+ * Whatever the fault, all ranks get the same code from the same operation, results are right,
+ * inputs and outputs of what failed are as they were, and the next operation works. */
 #include <pthread.h>
 #include <string.h>
 

@@ -398,6 +398,34 @@ static void a_late_rank_keeps_nobody_from_the_error(void **state)
     chain_close(&c);
 }
 
+/* The caller was told of three operations; the others have to hear of each. */
+static void every_error_that_was_told_comes_to_the_others(void **state)
+{
+    (void)state;
+    chain c;
+    mock m;
+    mock_make(&m, "mock");
+    chain_begin(&c, &m, NULL, NULL);
+    c.recovery.max_retries = 0;
+    assert_int_equal(chain_open(&c), SERRY_OK);
+    m.run[0] = SERRY_ERR_TIMEOUT;
+    for (int i = 0; i < 3; i++) {
+        m.meet[i].code = SERRY_ERR_TIMEOUT;
+        assert_int_equal(chain_sum(&c), SERRY_ERR_TIMEOUT);
+        assert_context(serry_last_error(c.comm), "Meeting", "open");
+    }
+    assert_int_equal(m.meets, 3);
+    assert_int_equal(chain_sum(&c), SERRY_OK);
+    assert_int_equal(m.runs, 2);
+    assert_int_equal(m.meets, 6); /* the rest of the first one, and one for each of the others */
+    for (int i = 0; i < 6; i++)
+        assert_true(m.vote[i] != 0);
+    assert_int_equal(serry_ft_operation(c.comm), 4);
+    assert_int_equal(chain_sum(&c), SERRY_OK);
+    assert_int_equal(m.meets, 6);
+    chain_close(&c);
+}
+
 static void what_turns_out_complete_must_be_fetched(void **state)
 {
     (void)state;
@@ -627,6 +655,7 @@ int main(void)
         cmocka_unit_test(giving_up_is_voted_for_once),
         cmocka_unit_test(a_backend_without_meetings_hands_errors_on),
         cmocka_unit_test(a_late_rank_keeps_nobody_from_the_error),
+        cmocka_unit_test(every_error_that_was_told_comes_to_the_others),
         cmocka_unit_test(what_turns_out_complete_must_be_fetched),
         cmocka_unit_test(a_meeting_that_nobody_ends_leaves_the_operation_open),
         cmocka_unit_test(another_algorithm_is_taken_and_kept),

@@ -1,4 +1,5 @@
-/* ft_waiting.c - timeouts and cancellation of operations under the wrapper, with a mock that sleeps. */
+/* ft_waiting.c - timeouts and cancellation of operations under the wrapper, with a mock that
+ * sleeps. */
 #include "ft_mock.h"
 
 #include <pthread.h>

@@ -1,9 +1,9 @@
 /**
  * faulty.h - a backend that makes errors on purpose, to try out what a program does about them.
  *
- * It carries everything through the backend that it is put around, except where a rule of its script
- * says otherwise. Rules are separated by ';' or line breaks. A rule is words: any number of conditions,
- * and one action.
+ * It carries everything through the backend that it is put around, except where a rule of its
+ * script says otherwise. Rules are separated by ';' or line breaks. A rule is words: any number of
+ * conditions, and one action.
  *
  *     rank=1 op=3 kind=allreduce fail=SYSTEM times=2; p=0.01 delay=5
  *
@@ -13,16 +13,16 @@
  *              end, so an attempt that fails by a rule is made again under the same number
  *   kind=NAME  only in "allreduce" and its kin, "split", "open" (serry_init), "agree", "shrink" or
  *              "alloc"; without a kind a rule means collectives and split
- *   p=X        with this probability, 0 to 1, drawn for each attempt from the seed and the rank alone
+ *   p=X        with this probability, 0 to 1; the seed and the rank's attempts alone decide
  *   times=N    so often at most on each rank, from 1. Left out: once, or with p= without end
  *
  * Actions, before this rank has contributed anything:
- *   fail=CODE  return this error, named as in error.h without "SERRY_ERR_". Codes that all ranks get alike
- *              (RANK_FAILED, ...) should be given to all
+ *   fail=CODE  return this error, named as in error.h without "SERRY_ERR_". Codes that all ranks
+ *              get alike (RANK_FAILED, ...) should be given to all
  *   delay=MS   wait so long, then go on
  *   hang       wait until the timeout or a token ends it
- *   corrupt    go on with a call that differs from the caller's: all ranks get
- *              SERRY_ERR_RANK_MISMATCH. Needs rank=
+ *   corrupt    go on with a call that differs from everybody's: all ranks get
+ *              SERRY_ERR_RANK_MISMATCH (a rank that is alone does not)
  *   drop       do nothing and return SERRY_OK: the others miss this rank
  *   kill       end this process by SIGKILL
  *
@@ -60,10 +60,11 @@ typedef enum serry_fault {
  * @param inner         What carries; outlives this one.
  * @param script        Copied. "" makes no errors.
  * @param seed          Of p=: equal seeds and equal calls of a rank give equal faults.
- * @param[out] backend  For serry_config.backend, or a chain of ft.h; named "faulty(shm)" and the like.
- *                      NULL unless SERRY_OK is returned; serry_faulty_destroy() it after the last of its
- *                      communicators.
- * @retval SERRY_ERR_INVALID   The script cannot be understood; serry_last_error(NULL) says which word.
+ * @param[out] backend  For serry_config.backend, or a chain of ft.h; named "faulty(shm)" and the
+ *                      like. NULL unless SERRY_OK is returned; serry_faulty_destroy() it after the
+ *                      last of its communicators.
+ * @retval SERRY_ERR_INVALID   The script cannot be understood; serry_last_error(NULL) says which
+ * word.
  * @retval SERRY_ERR_NO_SPACE
  */
 int serry_faulty_create(const serry_backend *inner, const char *script, uint64_t seed,

@@ -5,12 +5,15 @@
  * every operation through the first of them, with a timeout; an error goes to a serry_recovery
  * (recovery.h), and its decision is carried out:
  *
- *   SERRY_RETRY                The same call again on this rank, after a pause. Its input is intact;
- *                              the others still wait for it, or have got the same error and retry too.
- *   SERRY_DIFFERENT_ALGORITHM  All ranks make the call again by the backend's next algorithm, and stay
- *                              with it. Where it has no further one: as SERRY_FALLBACK_BACKEND.
- *   SERRY_FALLBACK_BACKEND     All ranks join the next backend of the chain that lets them in, make the
- *                              call again there, and stay there. Where the chain ends: as SERRY_ABORT.
+ *   SERRY_RETRY                The same call again on this rank, after a pause. Its input is
+ *                              intact; the others still wait for it, or have got the same error and
+ *                              retry too.
+ *   SERRY_DIFFERENT_ALGORITHM  All ranks make the call again by the backend's next algorithm, and
+ *                              stay with it. Where it has no further one: as
+ *                              SERRY_FALLBACK_BACKEND.
+ *   SERRY_FALLBACK_BACKEND     All ranks join the next backend of the chain that lets them in, make
+ *                              the call again there, and stay there. Where the chain ends: as
+ *                              SERRY_ABORT.
  *   SERRY_ABORT                All ranks get the error, and go on with their next operation.
  *
  * The last three take all ranks to one meeting (backend.h), so that they act at the same operation,
@@ -26,20 +29,22 @@
  * - SERRY_ERR_REVOKED and errors by which this rank has lost the communicator are always handed on.
  * - serry_agree and serry_shrink are only ever retried.
  *
- * Where not all ranks come to the meeting that aborts an operation in time, the error is handed on all
- * the same, and its record has the context "Meeting" = "open": who is late gets the error when it
- * comes, and the next call on this communicator waits for it. That call is a new operation. (Only if it
- * turns out that all had contributed, the old call must be repeated, and completes; any other returns
- * SERRY_ERR_PENDING.) After an error that no meeting was called about, SERRY_ERR_TIMEOUT and _CANCELLED
- * leave the operation open as everywhere.
+ * Where not all ranks come to a meeting in time, the error is handed on all the same, and its record
+ * has the context "Meeting" = "open". Who is late gets it when it comes, and the next call here waits
+ * for that; it is a new operation. (Only if the meeting comes to something else than aborting, most
+ * likely that all had contributed by then, the old call must be made once more, which completes it;
+ * until then any other returns SERRY_ERR_PENDING.) A cancelled operation waits for the others 100 ms
+ * at most, and so does one whose last attempt is out of time.
  *
  * All ranks of a job must have the same chain and the same strategies. Errors of serry_init do not
- * follow a strategy: after NO_SPACE, UNSUPPORTED, SYSTEM, LAYOUT and ARENA the next backend is tried.
+ * follow a strategy: after NO_SPACE, UNSUPPORTED, SYSTEM, LAYOUT and ARENA the next backend is
+ * tried.
  *
- * A record has the number of this wrapper's operation, and as context "RetryCount" (attempts before),
- * "Backend" and "Strategy". Memory from serry_alloc stays valid when another backend takes over; the
- * older ones are left at serry_finalize. Replacements (serry_rejoin) join the first backend of the chain;
- * one that is replaced before a fallback is taken along, one after it is not let in.
+ * A record has the number of this wrapper's operation, and as context "RetryCount" (attempts
+ * before), "Backend" and "Strategy". Memory from serry_alloc stays valid when another backend takes
+ * over; the older ones are left at serry_finalize. Replacements (serry_rejoin) join the first
+ * backend of the chain; one that is replaced before a fallback is taken along, one after it is not
+ * let in.
  */
 #ifndef SERRY_FT_H
 #define SERRY_FT_H
@@ -73,9 +78,9 @@ typedef struct serry_ft_config {
 
 /**
  * @param config        The array is copied.
- * @param[out] backend  For serry_config.backend, in any number of communicators; "FT_" and the name of
- *                      the first of the chain. NULL unless SERRY_OK is returned; serry_ft_destroy() it
- *                      after the last of its communicators.
+ * @param[out] backend  For serry_config.backend, in any number of communicators; "FT_" and the name
+ *                      of the first of the chain. NULL unless SERRY_OK is returned;
+ *                      serry_ft_destroy() it after the last of its communicators.
  * @retval SERRY_ERR_INVALID   No chain, or a wrapper in it, or a field out of range.
  * @retval SERRY_ERR_NO_SPACE
  */
@@ -90,8 +95,8 @@ void serry_ft_destroy(serry_backend **backend);
  * cancelled or extended by any thread. */
 serry_timeouts *serry_ft_timeouts(const serry_comm *comm);
 
-/* Its recovery manager. Set the strategies between operations, on all ranks alike. A communicator made
- * from this one begins with its strategies, and has a history of its own. */
+/* Its recovery manager. Set the strategies between operations, on all ranks alike. A communicator
+ * made from this one begins with its strategies, and has a history of its own. */
 serry_recovery *serry_ft_recovery(const serry_comm *comm);
 
 /* The number of its operation: the one that runs, or the last one. From 1; attempts share it. Any

@@ -35,7 +35,8 @@ static const faulty_member *own_const(const serry_member *member)
     return (const faulty_member *)(const void *)member;
 }
 
-/* ---- joining and leaving ---------------------------------------------------------------------- */
+/* ---- joining and leaving
+ * ---------------------------------------------------------------------- */
 
 /* Takes the inner member over, also where there is no memory. world < 0: as the inner one says. */
 static serry_member *member_new(faulty_table *table, serry_member *inner, int world,
@@ -94,7 +95,8 @@ static void faulty_forget(serry_member *member)
     free(f);
 }
 
-/* ---- operations ------------------------------------------------------------------------------- */
+/* ---- operations
+ * ------------------------------------------------------------------------------- */
 
 static serry_token *ask(void *member)
 {
@@ -122,20 +124,23 @@ static int strike(faulty_member *f, const char *kind, bool named_only, bool *cor
     return faulty_strike(f->table, &moment, corrupt, error);
 }
 
-/* Another call that reads and writes no more than the caller's. */
-static serry_call other_call(const serry_call *call)
+/* Another call, which reads and writes no more than the caller's. The root, which these kinds do
+ * not have, is compared all the same: so two ranks never make the same one. */
+static serry_call other_call(const serry_call *call, int rank)
 {
+    bool has_root = call->root != 0 || call->kind == SERRY_KIND_BROADCAST ||
+                    call->kind == SERRY_KIND_REDUCE || call->kind == SERRY_KIND_GATHER ||
+                    call->kind == SERRY_KIND_SCATTER;
     serry_call other = *call;
 
-    if (call->count > 0) {
+    if (call->count > 0 && !has_root) {
         other.count--;
-    } else if (call->kind == SERRY_KIND_BARRIER) {
-        other.kind = SERRY_KIND_ALLREDUCE;
     } else {
-        other.kind = SERRY_KIND_BARRIER;
+        other.kind = call->kind == SERRY_KIND_BARRIER ? SERRY_KIND_ALLREDUCE : SERRY_KIND_BARRIER;
         other.op = SERRY_SUM;
-        other.root = 0;
+        other.count = 0;
     }
+    other.root = (int)SERRY_MAX_RANKS - 1 - rank;
     return other;
 }
 
@@ -171,7 +176,7 @@ static int faulty_run(serry_member *member, const serry_call *call, const serry_
             return rc == FAULTY_DROPPED ? SERRY_OK : rc;
         f->corrupted = f->corrupted && f->inner->live(f->member) > 1;
         f->call = *call;
-        f->corrupt = f->corrupted ? other_call(call) : *call;
+        f->corrupt = f->corrupted ? other_call(call, f->inner->rank(f->member)) : *call;
     }
     if (is_same(call, &f->call))
         call = &f->corrupt;
@@ -252,7 +257,8 @@ static void *faulty_alloc(serry_member *member, size_t bytes, serry_error *error
                                                          : f->inner->alloc(f->member, bytes, error);
 }
 
-/* ---- straight through ------------------------------------------------------------------------- */
+/* ---- straight through
+ * ------------------------------------------------------------------------- */
 
 static int faulty_free(serry_member *member, void *memory, serry_error *error)
 {
@@ -314,7 +320,8 @@ static int faulty_exclude(serry_member *member, int rank, serry_exclusion how, s
     return own(member)->inner->exclude(own(member)->member, rank, how, error);
 }
 
-/* ---- asynchronous operations: not yet --------------------------------------------------------- */
+/* ---- asynchronous operations: not yet
+ * --------------------------------------------------------- */
 
 static int unsupported(serry_error *error)
 {
@@ -377,7 +384,8 @@ static const serry_backend functions = {
     .exclude = faulty_exclude,
 };
 
-/* ---- making one ------------------------------------------------------------------------------- */
+/* ---- making one
+ * ------------------------------------------------------------------------------- */
 
 int serry_faulty_create(const serry_backend *inner, const char *script, uint64_t seed,
                         serry_backend **backend)

@@ -140,11 +140,6 @@ static int read_rule(faulty_rule *rule, char *text, serry_error *error)
     if (rule->fault == SERRY_FAULTS)
         return serry_fail(error, SERRY_ERR_INVALID, "faulty_create: \"%s\" has no action",
                           rule->text);
-    if (rule->fault == SERRY_FAULT_CORRUPT && rule->rank < 0)
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "faulty_create: \"%s\" needs rank=, because calls that all ranks change "
-                          "alike do not differ",
-                          rule->text);
     if (rule->chance < 0.0) {
         rule->chance = 1.0;
         rule->times += rule->times == 0;

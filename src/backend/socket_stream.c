@@ -216,16 +216,18 @@ static void ask(socket_member *m, const serry_limit *limit, patience *p)
     pthread_mutex_lock(&m->mesh->lock);
 }
 
-static void announce(socket_member *m, stream *s, uint64_t now_ns, const patience *p)
+/* Returns whether it did: what was queued may be written by now. */
+static bool announce(socket_member *m, stream *s, uint64_t now_ns, const patience *p)
 {
     bool awaited = false;
 
     for (int r = 0; r < m->size; r++)
         awaited |= s->peer[r].waits > s->done;
     if (s->announced || (!awaited && now_ns < p->announce_ns))
-        return;
+        return false;
     s->announced = true;
     member_tell(m, FRAME_WAITING, s, s->done + 1);
+    return true;
 }
 
 static int wait_more(socket_member *m, stream *s, const patience *p)
@@ -241,7 +243,8 @@ static int wait_more(socket_member *m, stream *s, const patience *p)
     }
     if (now_ns >= p->deadline_ns)
         return SERRY_ERR_TIMEOUT;
-    announce(m, s, now_ns, p);
+    if (announce(m, s, now_ns, p))
+        return SERRY_OK;
     if (!s->announced && p->announce_ns < until_ns)
         until_ns = p->announce_ns;
     mesh_wait(m->mesh, until_ns);
