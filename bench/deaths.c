@@ -28,6 +28,7 @@ enum { RANKS = 4, VICTIM = RANKS - 1, KILLS_MOST = 3500 };
 
 typedef struct board {
     _Atomic uint32_t ready;  /* ranks that are about to wait, over all rounds */
+    _Atomic uint32_t past;   /* survivors that have gone on, over all rounds */
     _Atomic uint32_t failed; /* a rank gave up */
     uint64_t killed_ns[KILLS_MOST], joined_ns[KILLS_MOST];
     uint64_t told_ns[RANKS][KILLS_MOST], next_ns[RANKS][KILLS_MOST];
@@ -108,6 +109,7 @@ static int survive(const plan *p, int rank, serry_comm *comm, int round)
         return unexpected(comm);
     rc = serry_allreduce(SERRY_IN_PLACE, &one, 1, SERRY_U64, SERRY_SUM, comm);
     p->board->next_ns[rank][round] = bench_now_ns();
+    atomic_fetch_add(&p->board->past, 1);
     while (rc == SERRY_OK) {
         usleep(200);
         rc = serry_barrier(comm);
@@ -149,15 +151,13 @@ static pid_t start(const plan *p, int rank, int round)
 
 /* ---- the killer -------------------------------------------------------------------------------- */
 
-/* Wait until all ranks are about to wait, and a moment longer, so that they sleep. */
-static int await_ready(const plan *p, int round)
+static int await(const plan *p, const _Atomic uint32_t *counter, int value)
 {
-    while (atomic_load(&p->board->ready) < (uint32_t)(RANKS * (round + 1))) {
+    while (atomic_load(counter) < (uint32_t)value) {
         if (atomic_load(&p->board->failed) != 0)
             return -1;
         usleep(100);
     }
-    usleep(3000);
     return 0;
 }
 
@@ -169,11 +169,14 @@ static int run(const plan *p)
     for (int r = 0; r < RANKS; r++)
         pids[r] = start(p, r, 0);
     for (int round = 0; round < p->kills; round++) {
-        if (await_ready(p, round) != 0)
+        if (await(p, &p->board->ready, RANKS * (round + 1)) != 0)
             return -1;
+        usleep(3000); /* so that they sleep */
         p->board->killed_ns[round] = bench_now_ns();
         kill(pids[VICTIM], SIGKILL);
         waitpid(pids[VICTIM], &status, 0);
+        if (await(p, &p->board->past, VICTIM * (round + 1)) != 0)
+            return -1;
         pids[VICTIM] = start(p, VICTIM, round + 1);
     }
     for (int r = 0; r < RANKS; r++)

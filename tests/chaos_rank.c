@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SYNC_EVERY = 16, BLOCK = 96, SYNC_WORDS = 4, STATE_WORDS = 3000 };
 enum { MEMORY_BYTES = CHAOS_ELEMENTS * 8 + 256 };
