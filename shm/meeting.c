@@ -102,6 +102,7 @@ static void begin(shm_member *m)
     m->meeting.own[0] = position(m);
     m->meeting.own[1] = m->meeting.vote;
     m->meeting.code = SERRY_OK;
+    m->meeting.offset = 0;
     serry_error_begin(&m->meeting.error, "meet", m->operations + 1, m->group.rank);
 }
 

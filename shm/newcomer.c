@@ -24,6 +24,7 @@
 #include "door.h"
 #include "extent.h"
 #include "group.h"
+#include "lifeline.h"
 #include "monitor.h"
 #include "record.h"
 #include "segment.h"
@@ -86,9 +87,11 @@ static bool apply(shm_arena *arena, int rank, int slot)
     uint32_t seen = atomic_load_explicit(place, memory_order_acquire), own = (uint32_t)slot + 1;
 
     do {
-        const arena_slot *other = &arena->slots[(seen - 1) % SHM_SLOTS];
+        arena_slot *other = &arena->slots[(seen - 1) % SHM_SLOTS];
         if (seen == own)
             return true;
+        if (seen != 0 && slot_is_alive(other) && lifeline_look(&other->life) == LIFE_ENDED)
+            monitor_bury(arena, (int)(seen - 1) % (int)SHM_SLOTS); /* its launcher was faster */
         if (seen != 0 && slot_is_alive(other) && other != holder_of(arena, rank))
             return false;
     } while (!atomic_compare_exchange_weak_explicit(place, &seen, own, memory_order_seq_cst,
