@@ -29,12 +29,12 @@
  * - SERRY_ERR_REVOKED and errors by which this rank has lost the communicator are always handed on.
  * - serry_agree and serry_shrink are only ever retried.
  *
- * Where not all ranks come to a meeting in time, the error is handed on all the same, and its record
- * has the context "Meeting" = "open". Who is late gets it when it comes, and the next call here waits
- * for that; it is a new operation. (Only if the meeting comes to something else than aborting, most
- * likely that all had contributed by then, the old call must be made once more, which completes it;
- * until then any other returns SERRY_ERR_PENDING.) A cancelled operation waits for the others 100 ms
- * at most, and so does one whose last attempt is out of time.
+ * Where not all ranks come to a meeting in time, the error is handed on all the same, and its
+ * record has the context "Meeting" = "open". Who is late gets it when it comes, and the next call
+ * here waits for that; it is a new operation. (Only if the meeting comes to something else than
+ * aborting, most likely that all had contributed by then, the old call must be made once more,
+ * which completes it; until then any other returns SERRY_ERR_PENDING.) A cancelled operation waits
+ * for the others 100 ms at most, and so does one whose last attempt is out of time.
  *
  * All ranks of a job must have the same chain and the same strategies. Errors of serry_init do not
  * follow a strategy: after NO_SPACE, UNSUPPORTED, SYSTEM, LAYOUT and ARENA the next backend is
