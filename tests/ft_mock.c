@@ -280,3 +280,46 @@ int chain_sum(chain *c)
     assert_int_equal(recv, code == SERRY_OK ? 42 : 7);
     return code;
 }
+
+/* ---- questions ------------------------------------------------------------------------------ */
+
+void mock_answer_all(int *answers, int code, int times)
+{
+    for (int i = 0; i < times; i++)
+        answers[i] = code;
+}
+
+void chain_set(chain *c, int code, serry_strategy strategy)
+{
+    assert_int_equal(serry_recovery_set_strategy(serry_ft_recovery(c->comm), code, strategy),
+                     SERRY_OK);
+}
+
+size_t chain_history(const chain *c, serry_error *errors)
+{
+    return serry_recovery_history(serry_ft_recovery(c->comm), errors,
+                                  errors == NULL ? 0 : CHAIN_HISTORY);
+}
+
+void assert_context(const serry_error *error, const char *key, const char *value)
+{
+    const char *found = serry_error_context_get(error, key);
+    assert_non_null(found);
+    assert_string_equal(found, value);
+}
+
+uint64_t mock_vote(int rank, int code, serry_strategy strategy)
+{
+    chain c;
+    mock m;
+    mock_make(&m, "other");
+    m.rank = rank;
+    m.run[0] = code;
+    chain_begin(&c, &m, NULL, NULL);
+    assert_int_equal(chain_open(&c), SERRY_OK);
+    chain_set(&c, code, strategy);
+    assert_int_equal(chain_sum(&c), code);
+    assert_int_equal(m.meets, 1);
+    chain_close(&c);
+    return m.vote[0];
+}

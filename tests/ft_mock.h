@@ -65,6 +65,21 @@ void chain_close(chain *c);
 /* chain_begin and chain_open around one mock. */
 void chain_one(chain *c, mock *m);
 
+/* In an array of answers: so many of the same. */
+void mock_answer_all(int *answers, int code, int times);
+
+/* How another rank votes that has this error and wants this strategy. */
+uint64_t mock_vote(int rank, int code, serry_strategy strategy);
+
+/* The strategy of an error. */
+void chain_set(chain *c, int code, serry_strategy strategy);
+
+/* How many errors the history holds; `errors` is NULL or has room for CHAIN_HISTORY. */
+#define CHAIN_HISTORY 64
+size_t chain_history(const chain *c, serry_error *errors);
+
+void assert_context(const serry_error *error, const char *key, const char *value);
+
 /* An allreduce of one element, which must arrive if the call says so. */
 int chain_sum(chain *c);
 

@@ -299,7 +299,7 @@ static void *socket_alloc(serry_member *member, size_t bytes, serry_error *error
 
     whole = (whole + page - 1) / page * page;
     if (memory != NULL && whole >= bytes)
-        start = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        start = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED) {
         free(memory);
         serry_error_begin(error, "alloc", 0, own(member)->rank);
