@@ -4,6 +4,7 @@
 #   make demo       train the example model with 4 ranks
 #   make test       build and run all tests
 #   make crash-all  kill a rank at every instruction of every call: takes hours
+#   make chaos      ranks that die, stop and are replaced at random: 10 minutes each with 4, 8 and 16
 #   make model-all  check the models of the protocol in their larger forms: takes long
 #   make bench      measure, beside other libraries
 #   make install    PREFIX=/usr/local, DESTDIR= for packagers
@@ -17,7 +18,7 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 export JOBS
 
-.PHONY: all demo test crash-all model-all bench install debug asan tsan clang format-check clean
+.PHONY: all demo test crash-all chaos model-all bench install debug asan tsan clang format-check clean
 .NOTPARALLEL:
 
 all:
@@ -41,6 +42,12 @@ crash-all:
 model-all:
 	@scripts/dependencies.sh build test
 	@docs/model/check.sh all
+
+chaos:
+	@scripts/dependencies.sh build test
+	@scripts/build.sh release chaos
+	@for ranks in 4 8 16; do \
+	    build/release/tests/chaos --ranks $$ranks --seconds 600 || exit 1; done
 
 bench:
 	@scripts/dependencies.sh build bench

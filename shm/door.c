@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "local.h"
 #include "host.h"
 #include "message.h"
 #include "record.h"
@@ -30,7 +31,7 @@ static bool is_my_turn(const shm_arena *arena, int slot)
 static void open_door(door *d, const shm_arena *arena)
 {
     struct sockaddr_un address;
-    socklen_t length = message_address(arena->job, PART, &address);
+    socklen_t length = serry_local_address(arena->job, PART, &address);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd >= 0 && bind(fd, (struct sockaddr *)&address, length) == 0 &&
@@ -55,7 +56,7 @@ void door_attend(door *d, const shm_arena *arena, int slot)
     m.ticket.total_bytes = arena->bytes;
     memcpy(m.ticket.key, arena->key, sizeof(m.ticket.key));
     while ((fd = accept4(d->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
-        if (message_same_user(fd))
+        if (serry_local_same_user(fd))
             message_send(fd, &m, arena->fd);
         close(fd);
     }
@@ -97,11 +98,11 @@ static bool knock_once(const serry_job *job, wait_limit *limit, message *m, int 
     bool answered = false;
     int s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-    message_job_key(job->name, key);
-    socklen_t length = message_address(key, PART, &address);
+    serry_local_key(job->name, key);
+    socklen_t length = serry_local_address(key, PART, &address);
     if (s < 0)
         return false;
-    if (connect(s, (struct sockaddr *)&address, length) == 0 && message_same_user(s)) {
+    if (connect(s, (struct sockaddr *)&address, length) == 0 && serry_local_same_user(s)) {
         struct pollfd answer = {s, POLLIN, 0};
         answered = rendezvous_poll(&answer, 1, limit) > 0 && message_receive(s, m, fd);
     }

@@ -1,4 +1,5 @@
 /* host.c - rank 0's side of the rendezvous: see rendezvous.h for the whole, host.h for the parts. */
+#include "local.h"
 #include "host.h"
 
 #include <errno.h>
@@ -62,7 +63,7 @@ static void accept_guest(rendezvous *r)
 
     if (fd < 0)
         return;
-    if (!message_same_user(fd) || r->connections == SERRY_MAX_RANKS + STRANGERS)
+    if (!serry_local_same_user(fd) || r->connections == SERRY_MAX_RANKS + STRANGERS)
         close(fd);
     else
         r->connection[r->connections++] = (connection){fd, -1};
@@ -156,7 +157,7 @@ int host_gather(rendezvous *r, serry_error *error)
 int host_listen(rendezvous *r, serry_error *error)
 {
     struct sockaddr_un address;
-    socklen_t length = message_address(r->key, "", &address);
+    socklen_t length = serry_local_address(r->key, "", &address);
 
     r->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (r->listener < 0)

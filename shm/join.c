@@ -14,6 +14,7 @@
 #include "extent.h"
 #include "group.h"
 #include "lifeline.h"
+#include "local.h"
 #include "message.h"
 #include "monitor.h"
 #include "record.h"
@@ -130,7 +131,7 @@ static shm_arena *map_new(const serry_job *job, const arena_ticket *ticket, int 
     arena->fd = fd;
     arena->kind = job->kind;
     arena->bytes = ticket->total_bytes;
-    message_job_key(job->name, arena->job);
+    serry_local_key(job->name, arena->job);
     memcpy(arena->key, ticket->key, sizeof(arena->key));
     arena->base = segment_map(fd, arena->bytes, error);
     if (arena->base == NULL) {

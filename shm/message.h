@@ -4,8 +4,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include "rendezvous.h"
 
@@ -25,20 +23,11 @@ typedef struct message {
     char text[sizeof((serry_error *)0)->message]; /* FAILED */
 } message;
 
-/* What stands for a job among all jobs of this machine: a hash of user and name. */
-void message_job_key(const char *name, uint64_t key[2]);
-
-/* An abstract socket of the job: `part` tells one from another. Returns the address's length. */
-socklen_t message_address(const uint64_t key[2], const char *part, struct sockaddr_un *address);
-
 /* Send a message, with a descriptor unless fd < 0. False: the other side is gone. */
 bool message_send(int to, const message *m, int fd);
 
 /* Receive a message and, where it bears one, a descriptor (else *fd is -1). False: the other side is
  * gone or speaks another language. */
 bool message_receive(int from, message *m, int *fd);
-
-/* Does the other side of a connection run under this process's user id? */
-bool message_same_user(int fd);
 
 #endif

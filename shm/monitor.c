@@ -24,6 +24,7 @@
 #include "group.h"
 #include "lifeline.h"
 #include "record.h"
+#include "process.h"
 #include "slot.h"
 
 enum { WATCHED_MOST = 126, WITNESSED_MOST = 16 };
@@ -86,7 +87,7 @@ static int open_witness(const shm_arena *arena, int number)
     if (fd < 0)
         return -2;
     fcntl(fd, F_SETFD, FD_CLOEXEC);
-    if (slot_start_ticks(slot->pid) == slot->start_ticks)
+    if (process_start_ticks(slot->pid) == slot->start_ticks)
         return fd;
     close(fd); /* another process has its number: the lock has told, or will */
     return -2;

@@ -10,20 +10,6 @@
 
 #define COLD __attribute__((cold, noinline))
 
-static const flow flows[SERRY_KINDS] = {
-    [SERRY_KIND_BARRIER] = {.combine = false},
-    [SERRY_KIND_BROADCAST] = {.from_root = true},
-    [SERRY_KIND_REDUCE] = {.combine = true, .to_root = true},
-    [SERRY_KIND_ALLREDUCE] = {.combine = true},
-    [SERRY_KIND_ALLGATHER] = {.recv_n = true},
-    [SERRY_KIND_REDUCE_SCATTER] = {.combine = true, .send_n = true},
-    [SERRY_KIND_GATHER] = {.to_root = true, .recv_n = true},
-    [SERRY_KIND_SCATTER] = {.from_root = true, .send_n = true},
-    [SERRY_KIND_ALLTOALL] = {.send_n = true, .recv_n = true},
-    [SERRY_KIND_SPLIT] = {.recv_n = true},
-    [SERRY_KIND_MEET] = {.recv_n = true},
-};
-
 /* ---- membership ------------------------------------------------------------------------------ */
 
 void operation_enter_group(shm_member *m)
@@ -237,7 +223,7 @@ static int drive(shm_member *m)
 static int begin(shm_member *m, const serry_call *call)
 {
     m->call = *call;
-    m->flow = flows[call->kind];
+    m->flow = serry_flows[call->kind];
     m->signature = serry_call_signature(call) | (uint64_t)m->policy << OPERATION_POLICY_SHIFT;
     m->element = serry_dtype_size(call->dtype);
     m->passed = false;

@@ -9,6 +9,7 @@
 
 #include <serry/call.h>
 
+#include "flow.h"
 #include "group.h"
 #include "wait.h"
 
@@ -28,15 +29,6 @@ typedef struct algorithm {
      * or an error with nothing handed out. */
     int (*decided)(shm_member *m);
 } algorithm;
-
-/* How data flows in each kind of operation; see operation.c. */
-typedef struct flow {
-    bool combine;   /* the pieces of all members are reduced into one */
-    bool from_root; /* only the root gives */
-    bool to_root;   /* only the root gets */
-    bool send_n;    /* a member gives one block for each rank, and gets the one of its number */
-    bool recv_n;    /* a member gets one block from each rank */
-} flow;
 
 /* A rank's membership in a group. Private memory of one thread. */
 struct shm_member {

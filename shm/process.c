@@ -29,6 +29,15 @@ static bool read_stat(const char *path, process_stat *stat)
     return at != NULL && sscanf(at, " %ld %*s %llu", &stat->threads, &stat->start_ticks) == 2;
 }
 
+uint64_t process_start_ticks(uint32_t pid)
+{
+    char path[32];
+    process_stat stat;
+
+    snprintf(path, sizeof(path), "/proc/%u/stat", pid);
+    return read_stat(path, &stat) ? stat.start_ticks : 0;
+}
+
 /* /proc may have been mounted in another PID namespace, where numbers are others' */
 static bool proc_is_ours(void)
 {

@@ -7,6 +7,10 @@
 
 #include <serry/backend.h>
 
+/* When a process began, in clock ticks since boot: with its number, tells it from a later one. 0 where
+ * it cannot be read. */
+uint64_t process_start_ticks(uint32_t pid);
+
 /* SERRY_GONE, _STOPPED, _TRACED, _FROZEN (in an uninterruptible sleep); SERRY_COMPUTING for all that
  * runs or sleeps of itself; SERRY_UNKNOWN where /proc does not tell, or tells of other numbers than
  * this process knows. `start_ticks` tells the process from a later one of its number. */

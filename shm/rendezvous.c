@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "local.h"
 #include "host.h"
 #include "layout.h"
 #include "record.h"
@@ -84,7 +85,7 @@ static void tell_all(rendezvous *r, const serry_error *error)
 static int guest_connect(rendezvous *r, serry_error *error)
 {
     struct sockaddr_un address;
-    socklen_t length = message_address(r->key, "", &address);
+    socklen_t length = serry_local_address(r->key, "", &address);
     const struct timespec nap = {0, RETRY_NS};
 
     for (;;) {
@@ -93,7 +94,7 @@ static int guest_connect(rendezvous *r, serry_error *error)
             return serry_fail_errno(error, errno, "cannot make a socket to start the job");
         if (connect(fd, (struct sockaddr *)&address, length) == 0) {
             r->connection[r->connections++] = (connection){fd, HOST};
-            if (message_same_user(fd))
+            if (serry_local_same_user(fd))
                 return SERRY_OK;
             return serry_fail(error, SERRY_ERR_ARENA,
                               "another user's process answers for job \"%s\"", r->job->name);
@@ -165,7 +166,7 @@ rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error
     r->job = job;
     r->limit = limit;
     r->listener = -1;
-    message_job_key(job->name, r->key);
+    serry_local_key(job->name, r->key);
     if (job->rank == HOST && (rc = host_listen(r, error)) == SERRY_OK) {
         rc = host_gather(r, error);
     } else if (job->rank != HOST || rc == SERRY_ERR_INVALID) {

@@ -2,53 +2,10 @@
 #include "slot.h"
 
 #include <sched.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-typedef struct process_stat {
-    char state; /* 'Z': it has ended, and its parent has not looked yet */
-    long threads;
-    unsigned long long start_ticks;
-} process_stat;
-
-/* False: there is no such process, or it cannot be seen. */
-static bool read_stat(uint32_t pid, process_stat *stat)
-{
-    char path[32], line[1024];
-
-    snprintf(path, sizeof(path), "/proc/%u/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return false;
-    /* The command name may hold anything, so fields are counted from its end: the state is the 3rd,
-     * threads the 20th, starttime the 22nd. */
-    const char *at = fgets(line, sizeof(line), file) != NULL ? strrchr(line, ')') : NULL;
-    fclose(file);
-    if (at == NULL || sscanf(at + 1, " %c", &stat->state) != 1)
-        return false;
-    for (int field = 2; at != NULL && field < 20; field++)
-        at = strchr(at + 1, ' ');
-    return at != NULL && sscanf(at, " %ld %*s %llu", &stat->threads, &stat->start_ticks) == 2;
-}
-
-uint64_t slot_start_ticks(uint32_t pid)
-{
-    process_stat stat;
-
-    return read_stat(pid, &stat) ? stat.start_ticks : 0;
-}
-
-/* With all its threads. */
-static bool has_ended(const arena_slot *slot)
-{
-    process_stat stat;
-
-    if (!read_stat(slot->pid, &stat))
-        return access("/proc/self/stat", R_OK) == 0;
-    return stat.start_ticks != slot->start_ticks || (stat.state == 'Z' && stat.threads <= 1);
-}
+#include "process.h"
 
 uint64_t slot_pid_namespace(void)
 {
@@ -63,7 +20,7 @@ void slot_sign_in(arena_slot *slot)
 
     slot->pid = (uint32_t)getpid();
     slot->pid_namespace = slot_pid_namespace();
-    slot->start_ticks = slot_start_ticks(slot->pid);
+    slot->start_ticks = process_start_ticks(slot->pid);
     if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
         for (size_t cpu = 0; cpu < SHM_CPU_WORDS * 64 && cpu < CPU_SETSIZE; cpu++)
             if (CPU_ISSET(cpu, &cpus))
@@ -86,7 +43,8 @@ bool slot_is_free(const arena_slot *slot)
 bool slot_is_gone(const arena_slot *slot, serry_kind_of_rank kind)
 {
     return kind == SERRY_PROCESSES && slot_is_dead(slot) &&
-           slot->pid_namespace == slot_pid_namespace() && has_ended(slot);
+           slot->pid_namespace == slot_pid_namespace() &&
+           process_activity(slot->pid, slot->start_ticks) == SERRY_GONE;
 }
 
 static bool move(arena_slot *slot, uint32_t from, uint32_t to)

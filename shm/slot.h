@@ -36,10 +36,6 @@ bool slot_is_gone(const arena_slot *slot, serry_kind_of_rank kind);
 /* Somebody, perhaps the rank itself, has found it to be gone. */
 bool slot_is_dead(const arena_slot *slot);
 
-/* When a process began, in clock ticks since boot: with its number, tells it from a later one. 0
- * where it cannot be read. */
-uint64_t slot_start_ticks(uint32_t pid);
-
 /* Numbers of processes mean something in one namespace only; this tells which. 0: not to be read. */
 uint64_t slot_pid_namespace(void);
 

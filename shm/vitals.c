@@ -136,7 +136,7 @@ static int kill_process(const arena_slot *slot, int rank, serry_error *error)
 
     if (fd < 0)
         return fail_kill(rank, errno, error);
-    uint64_t ticks = slot_start_ticks(slot->pid);
+    uint64_t ticks = process_start_ticks(slot->pid);
     if (ticks != slot->start_ticks)
         failure = ticks == 0 ? EACCES : ESRCH;
     else if (syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) != 0)

@@ -8,8 +8,7 @@
 #include "ft_member.h"
 #include "record.h"
 
-/* ---- operations
- * ------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------- */
 
 static int ft_run(serry_member *member, const serry_call *call, const serry_limit *limit,
                   serry_error *error)
@@ -60,8 +59,7 @@ static int ft_shrink(serry_member *member, const serry_limit *limit, serry_membe
     return ft_start(ft_own(member), &operation, error);
 }
 
-/* ---- straight through
- * ------------------------------------------------------------------------- */
+/* ---- straight through ------------------------------------------------------------------------- */
 
 static int ft_meeting(serry_member *member, uint64_t vote, const serry_limit *limit,
                       uint64_t *votes, int *repeat, serry_error *error)
@@ -169,8 +167,7 @@ static int ft_exclude(serry_member *member, int rank, serry_exclusion how, serry
     return c->backend->exclude(c->member, rank, how, error);
 }
 
-/* ---- asynchronous operations: not yet
- * --------------------------------------------------------- */
+/* ---- asynchronous operations: not yet --------------------------------------------------------- */
 
 static int unsupported(serry_error *error)
 {
@@ -233,8 +230,7 @@ static const serry_backend functions = {
     .exclude = ft_exclude,
 };
 
-/* ---- making one
- * ------------------------------------------------------------------------------- */
+/* ---- making one ------------------------------------------------------------------------------- */
 
 static int check_chain(const serry_ft_config *config, serry_error *error)
 {
@@ -294,8 +290,7 @@ void serry_ft_destroy(serry_backend **backend)
         free((void *)(uintptr_t)old->context); // NOLINT(performance-no-int-to-ptr)
 }
 
-/* ---- of a communicator
- * ------------------------------------------------------------------------ */
+/* ---- of a communicator ------------------------------------------------------------------------ */
 
 static const ft_member *member_of(const serry_comm *comm)
 {

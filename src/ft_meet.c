@@ -37,8 +37,7 @@ _Static_assert(SERRY_MAX_RANKS <= 1 << (COMPLEMENT_SHIFT - RANK_SHIFT), "a rank 
 
 enum { MOVE_ON = 10 }; /* beside enum FT_: the next agreement follows */
 
-/* ---- votes
- * ------------------------------------------------------------------------------------ */
+/* ---- votes ------------------------------------------------------------------------------------ */
 
 void ft_vote(ft_member *m, serry_strategy strategy)
 {
@@ -78,8 +77,7 @@ int ft_aborted_by(const ft_member *m)
     return (rank & complement) == 0 ? (int)rank : -1;
 }
 
-/* ---- moving to the next backend
- * --------------------------------------------------------------- */
+/* ---- moving to the next backend --------------------------------------------------------------- */
 
 static int begin_absent(ft_member *m)
 {
@@ -203,8 +201,7 @@ static int move_together(ft_member *m, const serry_limit *limit, serry_error *er
     return rc;
 }
 
-/* ---- the meeting
- * ------------------------------------------------------------------------------ */
+/* ---- the meeting ------------------------------------------------------------------------------ */
 
 static bool use_variant(ft_member *m, unsigned variant)
 {

@@ -6,8 +6,7 @@
 
 #include "record.h"
 
-/* ---- carriers
- * --------------------------------------------------------------------------------- */
+/* ---- carriers --------------------------------------------------------------------------------- */
 
 ft_carrier *ft_carrier_new(const serry_backend *backend, serry_member *member, size_t at,
                            serry_error *error)
@@ -47,8 +46,7 @@ ft_carrier *ft_join(ft_member *m, size_t at, const serry_job *job, serry_error *
     return NULL;
 }
 
-/* ---- members
- * ---------------------------------------------------------------------------------- */
+/* ---- members ---------------------------------------------------------------------------------- */
 
 /* Strategies are set code by code: that is all that can be read. */
 static void inherit_strategies(ft_member *m, const ft_member *parent)

@@ -15,8 +15,7 @@
  * as well. They are there at once if they wait in it. */
 #define GRACE_MS 100
 
-/* ---- attempts
- * --------------------------------------------------------------------------------- */
+/* ---- attempts --------------------------------------------------------------------------------- */
 
 static int wrap(ft_member *m, serry_member *made, serry_error *error)
 {
@@ -96,8 +95,7 @@ static int attempt(ft_member *m, bool *met, serry_error *error)
     return rc;
 }
 
-/* ---- the end of an operation
- * ------------------------------------------------------------------ */
+/* ---- the end of an operation ------------------------------------------------------------------ */
 
 static int end(ft_member *m, int rc, bool open)
 {
@@ -178,8 +176,7 @@ static int tell(ft_member *m, serry_error *error)
     return error->error;
 }
 
-/* ---- what follows an error
- * -------------------------------------------------------------------- */
+/* ---- what follows an error -------------------------------------------------------------------- */
 
 /* Comes to all ranks at the same operation. */
 static bool is_common(int rc)
@@ -242,8 +239,7 @@ static COLD int react(ft_member *m, int rc, int *delay_ms, serry_error *error)
     return FT_AGAIN;
 }
 
-/* ---- from beginning to end
- * -------------------------------------------------------------------- */
+/* ---- from beginning to end -------------------------------------------------------------------- */
 
 static bool is_same(const ft_operation *a, const ft_operation *b)
 {

@@ -19,6 +19,10 @@
 
 enum { JOB_RESPAWNS = 1500, TICK_NS = 200000 };
 
+/* The arena must not grow with the number of replacements. A rank needs about 2 MiB: its buffers, its
+ * part of the world, and of the group that replaces it; and there are parts. */
+#define ARENA_MOST (UINT64_C(6) << 20)
+
 typedef struct options {
     int ranks, policy;
     double seconds, patience;
@@ -251,6 +255,10 @@ static bool run_jobs(chaos_control *c, const options *o, sums *s)
         add(s, c->job.board);
     }
     print_summary(c, s, (double)(chaos_now() - began) / 1e9);
+    if (c->totals.arena_most > ARENA_MOST * (uint64_t)c->job.size) {
+        fprintf(stderr, "FAULT: the arena grows\n");
+        good = false;
+    }
     return good;
 }
 

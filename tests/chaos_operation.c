@@ -69,13 +69,12 @@ static bool is_one_of(int who, const chaos_group *g, const chaos_operation *op)
            (who == OTHERS && g->rank != op->root);
 }
 
-static const unsigned char *input_of(const chaos_rank *self, const chaos_group *g,
-                                     const chaos_operation *op, int rank, size_t first)
+static const unsigned char *input_of(const chaos_group *g, const chaos_operation *op, int rank,
+                                     size_t first)
 {
     const chaos_data *data = op->data;
     size_t at = (size_t)g->world[rank] * CHAOS_LENGTH + op->shift + first;
 
-    (void)self;
     return data->memory + at * reference_size(data->dtype);
 }
 
@@ -129,7 +128,7 @@ static size_t place_of_input(const chaos_group *g, const chaos_operation *op, co
 
 static void fill(chaos_rank *self, const chaos_group *g, const chaos_operation *op, const plan *p)
 {
-    const unsigned char *input = input_of(self, g, op, g->rank, 0);
+    const unsigned char *input = input_of(g, op, g->rank, 0);
     size_t bytes = p->recv_count * p->element + 2 * (size_t)GUARD;
 
     memset(p->recv - GUARD, (int)(0x80 | (op->shift & 0x7f)), bytes);
@@ -142,7 +141,7 @@ static void fill(chaos_rank *self, const chaos_group *g, const chaos_operation *
 
 /* ---- what must have come of it ------------------------------------------------------------------ */
 
-static void combine(chaos_rank *self, const chaos_group *g, const chaos_operation *op, size_t first,
+static void combine(const chaos_group *g, const chaos_operation *op, size_t first,
                     unsigned char *to)
 {
     const void *source[CHAOS_RANKS];
@@ -150,7 +149,7 @@ static void combine(chaos_rank *self, const chaos_group *g, const chaos_operatio
 
     for (int r = 0; r < g->size; r++)
         if ((g->members >> r & 1) != 0)
-            source[n++] = input_of(self, g, op, r, first);
+            source[n++] = input_of(g, op, r, first);
     reference_combine(to, source, n, op->count, op->data->dtype, op->data->op);
 }
 
@@ -164,14 +163,14 @@ static void overlay(chaos_rank *self, const chaos_group *g, const chaos_operatio
     if (!p->receives || (p->in_place && op->kind == SERRY_KIND_SCATTER))
         return;
     if (p->shape->reduces) {
-        combine(self, g, op, own, to);
+        combine(g, op, own, to);
         return;
     }
     for (int r = 0; r < g->size; r++) {
         if (p->shape->recv_blocks ? (g->members >> r & 1) == 0 : r != op->root)
             continue;
         size_t block = p->shape->recv_blocks ? (size_t)r * op->count : 0;
-        memcpy(to + block * p->element, input_of(self, g, op, r, own), op->count * p->element);
+        memcpy(to + block * p->element, input_of(g, op, r, own), op->count * p->element);
     }
 }
 
@@ -201,7 +200,7 @@ static void compare(chaos_rank *self, const chaos_group *g, const chaos_operatio
         memcmp(p->recv + p->recv_count * p->element, wanted + p->recv_count * p->element, GUARD))
         complain(self, g, op, code, "written beside the output", 0);
     if (p->sends && (!p->in_place || op->kind == SERRY_KIND_SCATTER) && p->send_count > 0 &&
-        memcmp(p->send, input_of(self, g, op, g->rank, 0), p->send_count * p->element) != 0)
+        memcmp(p->send, input_of(g, op, g->rank, 0), p->send_count * p->element) != 0)
         complain(self, g, op, code, "changed input", 0);
 }
 

@@ -22,6 +22,9 @@ static int sleep_if(int code, mock *m, const serry_limit *limit, serry_error *er
         return code;
     serry_token *token = limit->token(limit->argument);
     assert_ptr_equal(token, limit->token(limit->argument));
+    if (m->extended != NULL)
+        assert_true(serry_timeouts_extend(m->extended, m->extend, 60000) > 0);
+    m->extended = NULL;
     atomic_store(&m->asleep, true);
     int timeout_ms = limit->timeout_ms < 0 ? 60000 : limit->timeout_ms;
     code = (int)serry_token_sleep(token, timeout_ms);

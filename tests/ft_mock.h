@@ -29,13 +29,16 @@ typedef struct mock {
         uint64_t votes; /* of the others */
         int repeat;
     } meet[MOCK_ANSWERS];
-    unsigned variants;   /* how many algorithms it has */
+    unsigned variants;        /* how many algorithms it has */
+    serry_timeouts *extended; /* the first sleep gives these a minute more, under number `extend` */
+    uint64_t extend;
     bool token_at_once;  /* asks for the token in every run */
     serry_rank_set gone; /* members that have failed */
     uint64_t joins;      /* the meeting of this number, from 1, admits a replacement; 0: none */
 
     /* what it was asked */
-    unsigned opens, closes, runs, meets, agrees, frees, revokes;
+    unsigned opens, closes, meets, agrees, frees, revokes;
+    atomic_uint runs;
     unsigned variant, variant_calls;
     uint64_t epoch;
     uint64_t vote[MOCK_ANSWERS]; /* given to each meeting */

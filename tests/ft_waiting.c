@@ -140,15 +140,13 @@ static void *cancel_outer(void *argument)
     return NULL;
 }
 
-static void *extend_outer(void *argument)
+/* The first sleep is over by then, the second is not. */
+static void *cancel_outer_late(void *argument)
 {
     helper *h = argument;
-    await_sleep(h->c->mocks[0]);
-    h->done = serry_timeouts_extend(h->outer, h->id, 60000) > 0;
-    usleep(10 * SHORT_MS * 1000);
-    await_sleep(h->c->mocks[0]);
-    h->done &= serry_timeouts_cancel(h->outer, h->id);
-    return NULL;
+    while (h->c->mocks[0]->runs < 9)
+        usleep(1000);
+    return cancel_outer(argument);
 }
 
 static void set_token(helper *h, int timeout_ms)
@@ -162,6 +160,7 @@ static void set_token(helper *h, int timeout_ms)
 static void the_callers_token_works_as_well(void **state)
 {
     (void)state;
+    serry_error errors[CHAIN_HISTORY];
     chain c;
     mock m;
     helper h = {.c = &c};
@@ -188,12 +187,15 @@ static void the_callers_token_works_as_well(void **state)
     assert_true(now() - before >= 0.001 * SHORT_MS);
     assert_int_equal(m.runs, 7);
 
-    set_token(&h, 2000); /* its time is extended meanwhile */
-    m.run[7] = m.run[8] = m.run[9] = MOCK_SLEEP;
-    start(&h, extend_outer);
+    set_token(&h, 1000); /* its time is extended meanwhile */
+    m.run[7] = m.run[8] = MOCK_SLEEP;
+    m.extended = h.outer;
+    m.extend = h.id;
+    start(&h, cancel_outer_late);
     assert_int_equal(chain_sum(&c), SERRY_ERR_CANCELLED);
     pthread_join(h.thread, NULL);
     assert_true(h.done);
+    assert_int_equal(chain_history(&c, errors), 7); /* putting off is no error */
 
     set_token(&h, 0); /* and the number works beside it */
     unsigned next = m.runs;

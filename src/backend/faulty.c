@@ -35,8 +35,7 @@ static const faulty_member *own_const(const serry_member *member)
     return (const faulty_member *)(const void *)member;
 }
 
-/* ---- joining and leaving
- * ---------------------------------------------------------------------- */
+/* ---- joining and leaving ---------------------------------------------------------------------- */
 
 /* Takes the inner member over, also where there is no memory. world < 0: as the inner one says. */
 static serry_member *member_new(faulty_table *table, serry_member *inner, int world,
@@ -95,8 +94,7 @@ static void faulty_forget(serry_member *member)
     free(f);
 }
 
-/* ---- operations
- * ------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------- */
 
 static serry_token *ask(void *member)
 {
@@ -257,8 +255,7 @@ static void *faulty_alloc(serry_member *member, size_t bytes, serry_error *error
                                                          : f->inner->alloc(f->member, bytes, error);
 }
 
-/* ---- straight through
- * ------------------------------------------------------------------------- */
+/* ---- straight through ------------------------------------------------------------------------- */
 
 static int faulty_free(serry_member *member, void *memory, serry_error *error)
 {
@@ -320,8 +317,7 @@ static int faulty_exclude(serry_member *member, int rank, serry_exclusion how, s
     return own(member)->inner->exclude(own(member)->member, rank, how, error);
 }
 
-/* ---- asynchronous operations: not yet
- * --------------------------------------------------------- */
+/* ---- asynchronous operations: not yet --------------------------------------------------------- */
 
 static int unsupported(serry_error *error)
 {
@@ -384,8 +380,7 @@ static const serry_backend functions = {
     .exclude = faulty_exclude,
 };
 
-/* ---- making one
- * ------------------------------------------------------------------------------- */
+/* ---- making one ------------------------------------------------------------------------------- */
 
 int serry_faulty_create(const serry_backend *inner, const char *script, uint64_t seed,
                         serry_backend **backend)

@@ -39,8 +39,7 @@ static const self_member *own_const(const serry_member *member)
     return (const self_member *)(const void *)member;
 }
 
-/* ---- joining and leaving
- * ---------------------------------------------------------------------- */
+/* ---- joining and leaving ---------------------------------------------------------------------- */
 
 static serry_member *member_new(self_job *job, serry_error *error)
 {
@@ -109,8 +108,7 @@ static void self_forget(serry_member *member)
     free(member);
 }
 
-/* ---- operations
- * ------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------- */
 
 static int fail_revoked(const char *operation, serry_error *error)
 {
@@ -195,8 +193,7 @@ static int self_revoke(serry_member *member, serry_error *error)
     return SERRY_OK;
 }
 
-/* ---- memory
- * ----------------------------------------------------------------------------------- */
+/* ---- memory ----------------------------------------------------------------------------------- */
 
 static void *self_alloc(serry_member *member, size_t bytes, serry_error *error)
 {
@@ -245,8 +242,7 @@ static int self_free(serry_member *member, void *memory, serry_error *error)
     return SERRY_OK;
 }
 
-/* ---- questions
- * -------------------------------------------------------------------------------- */
+/* ---- questions -------------------------------------------------------------------------------- */
 
 static int self_rank(const serry_member *member)
 {
@@ -307,8 +303,7 @@ static int self_exclude(serry_member *member, int rank, serry_exclusion how, ser
     return serry_fail(error, SERRY_ERR_UNSUPPORTED, "a rank that is alone cannot be excluded");
 }
 
-/* ---- asynchronous operations: not yet
- * --------------------------------------------------------- */
+/* ---- asynchronous operations: not yet --------------------------------------------------------- */
 
 static int unsupported(serry_error *error)
 {

@@ -163,15 +163,6 @@ mesh *socket_join(const serry_job *job, serry_error *error);
 /* Which operations: those of the group; or agree, shrink and meetings, which go on without them. */
 enum { WORK, CONTROL, STREAMS };
 
-/* How data flows in each kind of operation. */
-typedef struct flow {
-    bool combine;   /* the pieces of all members are reduced into one */
-    bool from_root; /* only the root gives */
-    bool to_root;   /* only the root gets */
-    bool send_n;    /* a member gives one block for each rank, and gets the one of its number */
-    bool recv_n;    /* a member gets one block from each rank */
-} flow;
-
 /* What a member has told the hub. */
 typedef struct report {
     uint64_t number, ballot, signature;
@@ -261,7 +252,6 @@ void hub_commit_to_all(socket_member *m, stream *s);
 
 bool result_gives(const serry_call *call, int rank);
 bool result_gets(const serry_call *call, int rank);
-flow result_flow(serry_kind kind);
 
 /* Bytes that a rank that gives has to give. */
 size_t result_given_bytes(const socket_member *m, const serry_call *call);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "flow.h"
 #include "record.h"
 
 void hub_send_commit(const socket_member *m, const stream *s, int to, uint64_t number,
@@ -29,7 +30,7 @@ static bool takes_part(const socket_member *m, const stream *s, int r)
 /* Who calls what, and is the root there? */
 static void judge_calls(const socket_member *m, const stream *s, frame *d)
 {
-    const flow way = result_flow(s->call.kind);
+    const flow way = serry_flows[s->call.kind];
     int first = -1;
 
     for (int r = 0; r < m->size; r++) {
@@ -95,7 +96,7 @@ static bool is_told(const socket_member *m, int r)
 /* One result for all, or one for each rank. False: no memory; nothing was sent. */
 static bool send_results(socket_member *m, stream *s)
 {
-    bool each = result_flow(s->call.kind).send_n;
+    bool each = serry_flows[s->call.kind].send_n;
     body *shared = NULL, **of = calloc((size_t)m->size, sizeof(*of));
     bool enough = of != NULL;
 

@@ -15,6 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "local.h"
 #include "record.h"
 #include "token.h"
 
@@ -40,34 +41,12 @@ typedef struct joining {
     bool go;
 } joining;
 
-static void hash_job(const char *name, uint64_t key[2])
-{
-    const uint64_t prime = UINT64_C(0x100000001b3);
-
-    key[0] = UINT64_C(0xcbf29ce484222325) ^ geteuid();
-    key[1] = UINT64_C(0x9ae16a3b2f90404f) ^ geteuid();
-    for (const char *c = name; *c; c++) {
-        key[0] = (key[0] ^ (unsigned char)*c) * prime;
-        key[1] = ((key[1] << 7 | key[1] >> 57) ^ (unsigned char)*c) * prime;
-    }
-}
-
 static socklen_t address_of(const joining *j, int rank, struct sockaddr_un *address)
 {
-    memset(address, 0, sizeof(*address));
-    address->sun_family = AF_UNIX;
-    int length = snprintf(address->sun_path + 1, sizeof(address->sun_path) - 1,
-                          "serry/%u/socket/%016" PRIx64 "%016" PRIx64 "/%d", (unsigned)geteuid(),
-                          j->key[0], j->key[1], rank);
-    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
-}
+    char part[32];
 
-static bool is_same_user(int fd)
-{
-    struct ucred peer;
-    socklen_t size = sizeof(peer);
-
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
+    snprintf(part, sizeof(part), "/socket/%d", rank);
+    return serry_local_address(j->key, part, address);
 }
 
 static bool is_expected(const joining *j, int rank)
@@ -235,7 +214,7 @@ static int try_connect(joining *j, int to)
         return serry_fail_errno(j->error, cause, "cannot reach rank %d of job \"%s\"", to,
                                 j->job->name);
     }
-    if (!is_same_user(fd)) {
+    if (!serry_local_same_user(fd)) {
         close(fd);
         return serry_fail(j->error, SERRY_ERR_ARENA,
                           "another user's process answers for job \"%s\"", j->job->name);
@@ -277,7 +256,7 @@ static void accept_stranger(joining *j)
     if (place == STRANGERS)
         return;
     fd = accept4(j->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd >= 0 && is_same_user(fd)) {
+    if (fd >= 0 && serry_local_same_user(fd)) {
         j->stranger[place] = (mesh_link){.fd = fd};
         j->strangers += place == j->strangers;
     } else if (fd >= 0) {
@@ -474,7 +453,7 @@ mesh *socket_join(const serry_job *job, serry_error *error)
     j->deadline_ns = SERRY_NO_DEADLINE;
     if (job->timeout_ms >= 0)
         j->deadline_ns = serry_token_now_ns() + (uint64_t)job->timeout_ms * 1000000;
-    hash_job(job->name, j->key);
+    serry_local_key(job->name, j->key);
     while (!is_expected(j, j->host))
         j->host++;
     int rc = listen_for_others(j);

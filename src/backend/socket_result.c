@@ -1,33 +1,15 @@
 /* socket_result.c - what a rank gives to an operation, and gets from it; see socket.h. */
 #include <string.h>
 
+#include "flow.h"
 #include "record.h"
 #include "reduce/reduce.h"
 #include "socket.h"
 
-flow result_flow(serry_kind kind)
-{
-    static const flow flows[SERRY_KINDS] = {
-        [SERRY_KIND_BARRIER] = {.combine = false},
-        [SERRY_KIND_BROADCAST] = {.from_root = true},
-        [SERRY_KIND_REDUCE] = {.combine = true, .to_root = true},
-        [SERRY_KIND_ALLREDUCE] = {.combine = true},
-        [SERRY_KIND_ALLGATHER] = {.recv_n = true},
-        [SERRY_KIND_REDUCE_SCATTER] = {.combine = true, .send_n = true},
-        [SERRY_KIND_GATHER] = {.to_root = true, .recv_n = true},
-        [SERRY_KIND_SCATTER] = {.from_root = true, .send_n = true},
-        [SERRY_KIND_ALLTOALL] = {.send_n = true, .recv_n = true},
-        [SERRY_KIND_SPLIT] = {.recv_n = true},
-        [SERRY_KIND_MEET] = {.recv_n = true},
-    };
-
-    return flows[kind];
-}
-
 bool result_gives(const serry_call *call, int rank)
 {
     return call->kind != SERRY_KIND_BARRIER &&
-           (!result_flow(call->kind).from_root || call->root == rank);
+           (!serry_flows[call->kind].from_root || call->root == rank);
 }
 
 bool result_gets(const serry_call *call, int rank)
@@ -36,7 +18,7 @@ bool result_gets(const serry_call *call, int rank)
 
     if (call->kind == SERRY_KIND_BARRIER || call->count == 0)
         return false;
-    return result_flow(call->kind).to_root ? root : !(root && call->kind == SERRY_KIND_BROADCAST);
+    return serry_flows[call->kind].to_root ? root : !(root && call->kind == SERRY_KIND_BROADCAST);
 }
 
 static size_t block_bytes(const serry_call *call)
@@ -46,7 +28,7 @@ static size_t block_bytes(const serry_call *call)
 
 size_t result_given_bytes(const socket_member *m, const serry_call *call)
 {
-    return (result_flow(call->kind).send_n ? (size_t)m->size : 1) * block_bytes(call);
+    return (serry_flows[call->kind].send_n ? (size_t)m->size : 1) * block_bytes(call);
 }
 
 /* Those that take part, in the order of their ranks. */
@@ -63,7 +45,7 @@ static void combine(const socket_member *m, const stream *s, size_t skip, unsign
 
 body *result_make(const socket_member *m, const stream *s, int to)
 {
-    const flow way = result_flow(s->call.kind);
+    const flow way = serry_flows[s->call.kind];
     size_t bytes = block_bytes(&s->call), skip = way.send_n ? (size_t)to * bytes : 0;
     body *b = body_new((way.recv_n ? (size_t)m->size : 1) * bytes);
 
@@ -93,7 +75,7 @@ void result_hand_out(const socket_member *m, const stream *s)
 
     if (!result_gets(&s->call, m->rank))
         return;
-    if (!result_flow(s->call.kind).recv_n) {
+    if (!serry_flows[s->call.kind].recv_n) {
         memcpy(recv, s->result->data, bytes);
         return;
     }
