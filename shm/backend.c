@@ -42,6 +42,7 @@ static shm_member *member_in(const shm_group *group, wait_plan plan, serry_error
     m->plan = plan;
     m->hears = GROUP_CALL_MEETING;
     m->policy = (serry_policy)group->header->policy;
+    m->variant = group->header->variant;
     m->epoch = group->header->epoch;
     if (operation_setup(m, error) == SERRY_OK)
         return m;
@@ -74,6 +75,7 @@ shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wa
         if (m->control != NULL) {
             m->control->policy = SERRY_EXCLUDE;
             m->control->hears = GROUP_CALLS;
+            m->control->variant = 0;
             return m;
         }
     }

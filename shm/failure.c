@@ -118,9 +118,18 @@ COLD int operation_fail_root(shm_member *m)
                       call);
 }
 
+/* " within 100 ms", or nothing where a token alone has set the time. */
+static const char *limit_text(const shm_member *m, char text[32])
+{
+    text[0] = '\0';
+    if (m->limit.given->timeout_ms >= 0)
+        snprintf(text, 32, " within %d ms", m->limit.given->timeout_ms);
+    return text;
+}
+
 COLD int operation_fail_timeout(shm_member *m)
 {
-    char call[128], ranks[128];
+    char call[128], ranks[128], limit[32];
 
     operation_error(m);
     for (int i = 0; i < m->alive_count; i++) {
@@ -133,20 +142,19 @@ COLD int operation_fail_timeout(shm_member *m)
     describe(m->signature, call, sizeof(call));
     if (m->dropped)
         return serry_fail(m->error, SERRY_ERR_TIMEOUT,
-                          "no replacement has come to %s within %d ms; the same call again goes on "
-                          "waiting",
-                          call, m->limit.given->timeout_ms);
+                          "no replacement has come to %s%s; the same call again goes on waiting",
+                          call, limit_text(m, limit));
     if (m->error->peer < 0)
         return serry_fail(m->error, SERRY_ERR_TIMEOUT,
-                          "%s took longer than %d ms, though all ranks have come by now; the same "
-                          "call again completes it",
-                          call, m->limit.given->timeout_ms);
+                          "%s did not complete%s, though all ranks have come by now; the same call "
+                          "again completes it",
+                          call, limit_text(m, limit));
     return serry_fail(
         m->error, SERRY_ERR_TIMEOUT,
-        "rank %s did not come to %s within %d ms (rank %d is process %u); the operation "
-        "stays open, and the same call again goes on waiting",
-        serry_rank_set_text(&m->error->ranks, ranks, sizeof(ranks)), call,
-        m->limit.given->timeout_ms, m->error->peer, pid_of(m, m->error->peer));
+        "rank %s did not come to %s%s (rank %d is process %u); the operation stays open, and the "
+        "same call again goes on waiting",
+        serry_rank_set_text(&m->error->ranks, ranks, sizeof(ranks)), call, limit_text(m, limit),
+        m->error->peer, pid_of(m, m->error->peer));
 }
 
 COLD int operation_fail_pending(shm_member *m)

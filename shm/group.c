@@ -55,6 +55,7 @@ void group_format(shm_arena *arena, uint64_t offset, const group_plan *plan)
     header->chunk_bytes = chunk_bytes(plan->size);
     header->region_bytes = region_bytes(plan->size);
     header->policy = plan->policy;
+    header->variant = plan->variant;
     header->operations = plan->operations;
     header->epoch = plan->epoch;
     header->present = plan->present;

@@ -25,6 +25,7 @@ typedef struct group_plan {
     uint16_t slot[SERRY_MAX_RANKS]; /* of each member */
     serry_rank_set present;         /* members not known to have failed or left */
     serry_policy policy;
+    unsigned variant;
     uint64_t operations, epoch;
 } group_plan;
 

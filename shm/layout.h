@@ -133,9 +133,9 @@ typedef struct group_header {
     _Atomic uint32_t call;             /* enum group_call; any member (a meeting: newcomers, too),
                                           only ever greater, seq_cst: every member reads it in every
                                           operation, so it shares a line that nobody else writes */
-    uint32_t policy;                   /* serry_policy: a replacement starts with it */
-    uint64_t operations, epoch;        /* what members start with */
-    serry_rank_set present;            /* who is not known to have failed or left */
+    uint32_t policy, variant;   /* serry_policy, algorithms: a replacement starts with them */
+    uint64_t operations, epoch; /* what members start with */
+    serry_rank_set present;     /* who is not known to have failed or left */
     /* then: as line 0 */
     _Alignas(SHM_LINE) uint16_t slot[SERRY_MAX_RANKS]; /* each member's */
     /* each once, by its member (or for it by the maker of the group): seq_cst when its region has

@@ -148,8 +148,11 @@ static int applicant(const shm_member *m, int rank)
 
 static group_plan plan_group(const shm_member *m)
 {
-    group_plan plan = {
-        .size = m->group.size, .policy = m->policy, .operations = m->operations, .epoch = m->epoch};
+    group_plan plan = {.size = m->group.size,
+                       .policy = m->policy,
+                       .variant = m->variant,
+                       .operations = m->operations,
+                       .epoch = m->epoch};
     bool joined = false;
 
     for (int r = 0; r < plan.size; r++) {
@@ -322,6 +325,7 @@ static int exchange(shm_member *m, serry_error *error)
 static int put_off(shm_member *m, int *repeat)
 {
     m->meeting.phase = 0;
+    m->meeting.votes = 0;
     m->deaf = true;
     m->hears = GROUP_CALL_REVOKED;
     *repeat = SERRY_FINISH;
@@ -422,6 +426,7 @@ int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serr
         rc = exchange(m, error);
         if (rc == SERRY_ERR_RANK_MISMATCH && m->control->met) {
             unmake_group(m);
+            *votes = 0;
             return put_off(m, repeat);
         }
         if (rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED || rc == SERRY_ERR_PENDING)
