@@ -244,8 +244,9 @@ static bool is_same(const serry_call *a, const serry_call *b)
            a->count == b->count && a->send == b->send && a->recv == b->recv;
 }
 
-/* Somebody calls, or the operation is open, or there is something to tell first. */
-static COLD int run_oddly(shm_member *m, const serry_call *call)
+/* Somebody calls, or the operation is open, or there is something to tell first. OPERATION_GOES_ON: as
+ * usual, then. */
+static COLD int look_around(shm_member *m, const serry_call *call)
 {
     if (m->excluded)
         return operation_fail_excluded(m);
@@ -265,20 +266,24 @@ static COLD int run_oddly(shm_member *m, const serry_call *call)
         return operation_fail_meeting(m);
     if (m->dropped) /* under SERRY_WAIT, and nobody has come yet */
         return wait_for_replacement(m);
-    if (m->open)
-        return drive(m);
-    int rc = begin(m, call);
-    return rc == SERRY_OK ? drive(m) : rc;
+    return OPERATION_GOES_ON;
 }
 
 int operation_run(shm_member *m, const serry_call *call, serry_error *error)
 {
     m->error = error;
     if (__builtin_expect(group_called(&m->group) >= m->hears || m->open || m->excluded || m->news,
-                         0))
-        return run_oddly(m, call);
-    int rc = begin(m, call);
-    return __builtin_expect(rc == SERRY_OK, 1) ? drive(m) : rc;
+                         0)) {
+        int rc = look_around(m, call);
+        if (rc != OPERATION_GOES_ON)
+            return rc;
+    }
+    if (__builtin_expect(!m->open, 1)) {
+        int rc = begin(m, call);
+        if (__builtin_expect(rc != SERRY_OK, 0))
+            return rc;
+    }
+    return drive(m);
 }
 
 /* ---- data ------------------------------------------------------------------------------------- */

@@ -314,6 +314,8 @@ static void end(chaos_rank *self)
 
     atomic_store(&self->board->ending, 1);
     if (recover) {
+        bool any;
+        chaos_agreed(self, w, false, &any); /* all have completed the last sync: see serry_revoke */
         if (revoke && w->rank == __builtin_ctzll(w->members) && serry_revoke(w->comm) != SERRY_OK)
             chaos_fail(self, "revoke: %s", serry_last_error(w->comm)->message);
         chaos_recover(self, w, &sequence, key_of(self), revoke);
