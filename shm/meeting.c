@@ -21,7 +21,8 @@
  *   else            m+1 is open, or not begun. Somebody who gives nothing may have completed it and
  *                   left. He did before his control word was sealed, so now everybody who has it open
  *                   can see that it is decided. In the next exchange they say so: if one does, all
- *                   finish it as above. Otherwise nobody is past its first step, no output was
+ *                   finish it as above. (Where he did so without this one, which only slept, this
+ *                   one's word is sealed: it looks before it goes on.) Otherwise nobody is past its first step, no output was
  *                   touched: all drop it, and the group is replaced (SERRY_REPEAT).
  *
  * Replacing is done as in split.c: in the second exchange the first giver has made the new group and
@@ -366,7 +367,10 @@ static int advance(shm_member *m, int *repeat, serry_error *error)
         case VERDICT_AGAIN:
             return OPERATION_GOES_ON;
         case VERDICT_REPLACE:
-            break;
+            if (word_second_look(&m->own->word))
+                break;
+            m->error = error;
+            return operation_fail_excluded(m);
         }
         m->meeting.alive_count = c->alive_count;
         m->meeting.givers = c->alive_set;
