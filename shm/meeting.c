@@ -27,9 +27,10 @@
  *
  * Replacing is done as in split.c: in the second exchange the first giver has made the new group and
  * tells where; each gives memory to its region and tells in a third that it has. If the set of givers
- * shrinks between two exchanges, all begin again. In the new group the ranks are the same, and steps begin at 1.
- * Present in it is who was present in the old one, and the replacements; who did not come is sealed in
- * it from the beginning, so that the next operation finds it missing and does what the policy says.
+ * shrinks between two exchanges, all begin again. In the new group the ranks are the same, and steps
+ * begin at 1. Present in it is who was present in the old one, and the replacements; who did not come
+ * is sealed in it from the beginning, so that the next operation finds it missing and does what the
+ * policy says.
  *
  * serry_agree and serry_shrink use the same control words. A member that meets, and one that agrees,
  * find a mismatch, alike: who agrees tries again, who meets puts it off to its next operation. */
