@@ -51,6 +51,15 @@ static uint64_t account_success(chaos_rank *self, chaos_group *g, uint64_t newco
     return ranks;
 }
 
+/* A dead root is told under exclude, too, but who else has died is not. */
+static void lose_silently(chaos_rank *self, chaos_group *g)
+{
+    serry_rank_set set;
+
+    serry_participants(g->comm, &set);
+    lose(self, g, g->members & ~set.bits[0], SERRY_ERR_RANK_FAILED);
+}
+
 static uint64_t account_failed(chaos_rank *self, chaos_group *g, int root)
 {
     const serry_error *error = serry_last_error(g->comm);
@@ -58,6 +67,8 @@ static uint64_t account_failed(chaos_rank *self, chaos_group *g, int root)
 
     expect(self, g, ranks != 0 && error->peer == __builtin_ctzll(ranks), "nobody is named",
            SERRY_ERR_RANK_FAILED, ranks);
+    if (g->policy == SERRY_EXCLUDE)
+        lose_silently(self, g);
     if (root >= 0 && ranks == bit(root) && (g->members & bit(root)) == 0)
         return ranks; /* known for long */
     expect(self, g, (ranks & ~g->members) == 0, "told twice", SERRY_ERR_RANK_FAILED, ranks);

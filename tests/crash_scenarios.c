@@ -1,7 +1,8 @@
 /* crash_scenarios.c - collectives: each algorithm, each role. */
 #include "crash_scenarios.h"
 
-#define LARGE 1032 /* elements of 8 bytes, just too many for the small operations */
+#define LARGE 1032   /* elements of 8 bytes, just too many for the small operations */
+#define CHUNKS 17000 /* three chunks, of which two are on their way at a time */
 
 #define CALL(KIND, COUNT) .kind = SERRY_KIND_##KIND, .count = (COUNT)
 
@@ -18,6 +19,11 @@ const crash_scenario crash_collectives[] = {
     {"staged allreduce in place", 2, 1, CALL(ALLREDUCE, LARGE), .in_place = true},
     {"staged broadcast by the victim", 3, 1, CALL(BROADCAST, LARGE), .root = 1},
     {"staged broadcast to the victim", 3, 1, CALL(BROADCAST, LARGE), .root = 2},
+    {"pipelined allreduce", 3, 1, CALL(ALLREDUCE, CHUNKS)},
+    {"pipelined allreduce in place, excluding", 3, 0, SERRY_EXCLUDE, CALL(ALLREDUCE, CHUNKS),
+     .in_place = true},
+    {"pipelined allreduce of arena memory, in place", 3, 1, CALL(ALLREDUCE, CHUNKS), .arena = true,
+     .in_place = true},
     {"staged allgather", 2, 1, CALL(ALLGATHER, LARGE)},
     {"staged reduce_scatter", 3, 1, CALL(REDUCE_SCATTER, LARGE / 3 + 1)},
     {"staged gather at the victim", 2, 1, CALL(GATHER, LARGE), .root = 1},
