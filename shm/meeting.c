@@ -105,6 +105,7 @@ static void begin(shm_member *m)
     m->meeting.own[1] = m->meeting.vote;
     m->meeting.code = SERRY_OK;
     m->meeting.offset = 0;
+    m->meeting.made = false; /* what an error left behind goes with the arena */
     serry_error_begin(&m->meeting.error, "meet", m->operations + 1, m->group.rank);
 }
 
@@ -183,8 +184,10 @@ static int make_group(shm_member *m)
     int rc = extent_take(arena, EXTENT_OF_GROUP, group_bytes(plan.size), false, &m->meeting.offset,
                          error);
 
-    if (rc != SERRY_OK)
+    if (rc != SERRY_OK) {
+        m->meeting.offset = 0;
         return rc;
+    }
     m->meeting.made = true;
     group_format(arena, m->meeting.offset, &plan);
     for (int r = 0; r < plan.size && rc == SERRY_OK; r++)
@@ -214,7 +217,7 @@ static void unmake_group(shm_member *m)
  * giving memory to its region there: it is given back when all have left or are gone. */
 static void abandon_group(shm_member *m)
 {
-    if (m->meeting.phase < PHASE_READY) {
+    if (m->meeting.phase < PHASE_READY || m->meeting.offset == 0) {
         unmake_group(m);
         return;
     }
@@ -430,7 +433,7 @@ int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serr
     do {
         rc = exchange(m, error);
         if (rc == SERRY_ERR_RANK_MISMATCH && m->control->met) {
-            unmake_group(m);
+            abandon_group(m);
             *votes = 0;
             return put_off(m, repeat);
         }

@@ -99,10 +99,19 @@ static void abandon_group(shm_member *m)
         group_abandon(m->group.arena, m->split.offset, m->split.rank);
 }
 
+/* Do all members get this error, or none? Where some may have gone on to the next phase, the group
+ * goes with the arena. */
+static bool is_alike(int error)
+{
+    return error == SERRY_ERR_RANK_FAILED || error == SERRY_ERR_RANK_MISMATCH ||
+           error == SERRY_ERR_RANK_JOINED;
+}
+
 static void start_over(shm_member *m)
 {
     m->split.phase = PHASE_COLOURS;
     m->split.group = m->group.offset;
+    m->split.offset = 0;
     m->split.code = SERRY_OK;
     serry_error_begin(&m->split.error, "split", m->operations + 1, m->group.rank);
     m->split.size = 0;
@@ -122,8 +131,11 @@ static void advance(shm_member *m)
         m->split.alive_count = m->alive_count;
         own[0] = own[1] = 0;
         if (is_first(m)) {
-            own[1] = (uint64_t)(int64_t)make_group(m);
+            int code = make_group(m);
+            if (code != SERRY_OK)
+                m->split.offset = 0;
             own[0] = m->split.offset;
+            own[1] = (uint64_t)(int64_t)code;
         }
         break;
     case PHASE_MEMORY:
@@ -194,7 +206,8 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
         if (rc == SERRY_ERR_RANK_MISMATCH && m->met)
             continue;
         if (rc != SERRY_OK) {
-            unmake_group(m);
+            if (is_alike(rc))
+                abandon_group(m);
             m->split.phase = 0;
             return rc;
         }
