@@ -49,13 +49,19 @@ int run_missing(const run_job *job)
     return more_than(lost, count_of(job, -1, run_is_well));
 }
 
+/* Failures are judged one by one: what has not been judged yet has not happened yet. */
+static bool is_there(const run_process *process)
+{
+    return is_running(process) || (process->ended && process->value != 0 && !process->judged);
+}
+
 int run_uncovered(const run_job *job)
 {
     int open = 0;
 
     for (int rank = 0; rank < job->options->ranks; rank++)
-        open += !run_rank_is_well(job, rank) && count_of(job, rank, is_running) == 0;
-    return more_than(open, count_of(job, -1, run_is_well) + count_of(job, -1, is_running));
+        open += !run_rank_is_well(job, rank) && count_of(job, rank, is_there) == 0;
+    return more_than(open, count_of(job, -1, run_is_well) + count_of(job, -1, is_there));
 }
 
 int run_ranks_running(const run_job *job)

@@ -107,14 +107,22 @@ static int64_t ranks_ended_ns(const run_job *job)
     return last_ns;
 }
 
-/* What failed by itself. A spare that ends by an exit code after the ranks was not needed, or has said
- * what it has to say. */
+static bool is_any_rank_lost(const run_job *job)
+{
+    for (int i = 0; i < job->options->ranks; i++)
+        if (job->processes[i].value != 0)
+            return true;
+    return false;
+}
+
+/* What failed by itself. A spare that ends by an exit code where no rank was lost, or after the ranks,
+ * was not needed, or has said what it has to say. */
 static bool is_worth_telling(const run_job *job, const run_process *process)
 {
     if (process->value == 0 || process->ended_ns > job->ending_ns)
         return false;
     return process->role != RUN_SPARE || process->signalled ||
-           process->ended_ns < ranks_ended_ns(job);
+           (is_any_rank_lost(job) && process->ended_ns < ranks_ended_ns(job));
 }
 
 /* The next to tell of after `last`, in the order of time; NULL: none. */
