@@ -7,6 +7,7 @@
 #include "extent.h"
 #include "lifeline.h"
 #include "operation.h"
+#include "no_messages.h"
 #include "record.h"
 #include "vitals.h"
 #include "word.h"
@@ -153,7 +154,7 @@ static int shm_run(serry_member *member, const serry_call *call, const serry_lim
 {
     shm_member *m = own(member);
 
-    m->limit = (wait_limit){limit, 0, NULL};
+    wait_begin(&m->limit, limit);
     return operation_run(m, call, error);
 }
 
@@ -162,7 +163,7 @@ static int shm_split(serry_member *member, int colour, int key, const serry_limi
 {
     shm_member *m = own(member), *new_member;
 
-    m->limit = (wait_limit){limit, 0, NULL};
+    wait_begin(&m->limit, limit);
     int rc = split_run(m, colour, key, &new_member, error);
     *part = (serry_member *)(void *)new_member;
     return rc;
@@ -234,7 +235,7 @@ static int shm_agree(serry_member *member, serry_op op, uint64_t *value, const s
                        .send = value,
                        .recv = value};
 
-    m->limit = (wait_limit){limit, 0, NULL};
+    wait_begin(&m->limit, limit);
     int rc = meeting_clear(own(member), error);
     if (rc != SERRY_OK)
         return rc;
@@ -249,7 +250,7 @@ static int shm_shrink(serry_member *member, const serry_limit *limit, serry_memb
 {
     shm_member *m = own(member)->control, *new_member;
 
-    m->limit = (wait_limit){limit, 0, NULL};
+    wait_begin(&m->limit, limit);
     *rest = NULL;
     int rc = meeting_clear(own(member), error);
     if (rc != SERRY_OK)
@@ -266,7 +267,8 @@ static int shm_meet(serry_member *member, uint64_t vote, const serry_limit *limi
 {
     shm_member *m = own(member);
 
-    m->limit = m->control->limit = (wait_limit){limit, 0, NULL};
+    wait_begin(&m->control->limit, limit);
+    m->limit = m->control->limit;
     return meeting_run(m, vote, votes, repeat, error);
 }
 
@@ -334,51 +336,12 @@ static uint64_t shm_epoch(const serry_member *member)
     return own_const(member)->epoch;
 }
 
-/* ---- asynchronous operations: not yet --------------------------------------------------------- */
-
-static int unsupported(serry_error *error)
-{
-    return serry_fail(error, SERRY_ERR_UNSUPPORTED,
-                      "asynchronous operations are not there yet; use the synchronous ones");
-}
-
-static int shm_start(serry_member *member, const serry_call *call, const serry_limit *limit,
-                     serry_operation **operation, serry_error *error)
-{
-    (void)member, (void)call, (void)limit;
-    *operation = NULL;
-    return unsupported(error);
-}
-
-static int shm_test(serry_operation *operation, bool *done, serry_error *error)
-{
-    (void)operation;
-    *done = false;
-    return unsupported(error);
-}
-
-static int shm_wait(serry_operation *operation, int timeout_ms, serry_error *error)
-{
-    (void)operation, (void)timeout_ms;
-    return unsupported(error);
-}
-
-static int shm_cancel(serry_operation *operation, serry_error *error)
-{
-    (void)operation;
-    return unsupported(error);
-}
-
 const serry_backend serry_backend_shm = {
     .name = "shm",
     .open = shm_open_job,
     .close = shm_close,
     .forget = shm_forget,
     .run = shm_run,
-    .start = shm_start,
-    .test = shm_test,
-    .wait = shm_wait,
-    .cancel = shm_cancel,
     .split = shm_split,
     .set_policy = shm_set_policy,
     .set_variant = shm_set_variant,
@@ -387,6 +350,11 @@ const serry_backend serry_backend_shm = {
     .agree = shm_agree,
     .shrink = shm_shrink,
     .meet = shm_meet,
+    .put = no_put,
+    .settled = no_settled,
+    .peek = no_peek,
+    .take = no_take,
+    .listen = no_listen,
     .alloc = shm_alloc,
     .free = shm_free,
     .rank = shm_rank,

@@ -179,8 +179,8 @@ int host_listen(rendezvous *r, serry_error *error)
  * was said: a connection that is closed before its end has read it may lose it. */
 void host_farewell(rendezvous *r, const serry_error *error)
 {
-    const serry_limit farewell = {FAREWELL_MS, NULL, NULL};
-    wait_limit while_ms = {&farewell, 0, NULL}, *limit = r->limit;
+    const serry_limit farewell = {FAREWELL_MS, NULL, NULL, NULL};
+    wait_limit while_ms = {&farewell, 0, NULL, false}, *limit = r->limit;
     int open = r->connections, index;
     message m;
 

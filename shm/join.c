@@ -403,8 +403,8 @@ static shm_arena *enter(const serry_job *job, rendezvous *meeting, serry_error *
 shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    const serry_limit given = {job->timeout_ms, NULL, NULL};
-    wait_limit limit = {&given, 0, NULL};
+    const serry_limit given = {job->timeout_ms, NULL, NULL, NULL};
+    wait_limit limit = {&given, 0, NULL, false};
     rendezvous *meeting = NULL;
 
     pthread_once(&once, watch_forks);

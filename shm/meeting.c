@@ -437,7 +437,7 @@ int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serr
             *votes = 0;
             return put_off(m, repeat);
         }
-        if (rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED || rc == SERRY_ERR_PENDING)
+        if (!wait_is_over(rc) || rc == SERRY_ERR_PENDING)
             return rc;
         if (rc == SERRY_OK && m->meeting.phase > PHASE_POSITIONS &&
             m->control->alive_count != m->meeting.alive_count) {
@@ -466,7 +466,7 @@ int meeting_clear(shm_member *m, serry_error *error)
         return SERRY_OK;
     if (m->meeting.phase == PHASE_READY) {
         rc = meeting_run(m, 0, &votes, &repeat, error);
-        return rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED ? rc : SERRY_OK;
+        return wait_is_over(rc) ? SERRY_OK : rc;
     }
     if (group_called(&m->group) == GROUP_CALL_REVOKED) {
         c->open = false;

@@ -203,8 +203,8 @@ static int enter(shm_arena *arena, const serry_job *job, arena_entry *entry, wai
 shm_arena *arena_join_late(const serry_job *job, wait_plan *plan, arena_entry *entry,
                            serry_error *error)
 {
-    const serry_limit given = {job->timeout_ms, NULL, NULL};
-    wait_limit limit = {&given, 0, NULL};
+    const serry_limit given = {job->timeout_ms, NULL, NULL, NULL};
+    wait_limit limit = {&given, 0, NULL, false};
     arena_ticket ticket;
     int fd;
 

@@ -86,6 +86,8 @@ static COLD int fail_wait(shm_member *m, int code)
         return operation_fail_meeting(m);
     case SERRY_ERR_CANCELLED:
         return operation_fail_cancelled(m);
+    case SERRY_ERR_AGAIN:
+        return code;
     default:
         return operation_fail_timeout(m);
     }
@@ -212,7 +214,7 @@ static inline int end(shm_member *m, int rc)
 /* After these the operation is open: the same call goes on with it. */
 static bool is_pause(int rc)
 {
-    return rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED || rc == SERRY_ERR_MEETING;
+    return !wait_is_over(rc) || rc == SERRY_ERR_MEETING;
 }
 
 /* From wherever the operation stands to its end, or to a timeout, after which it stands there. */

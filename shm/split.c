@@ -200,8 +200,7 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
     }
     while (m->split.phase <= PHASE_READY) {
         int rc = exchange(m, error);
-        if (rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED || rc == SERRY_ERR_PENDING ||
-            rc == SERRY_ERR_MEETING)
+        if (!wait_is_over(rc) || rc == SERRY_ERR_PENDING || rc == SERRY_ERR_MEETING)
             return rc;
         if (rc == SERRY_ERR_RANK_MISMATCH && m->met)
             continue;

@@ -21,6 +21,7 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 #define NS_PER_MS UINT64_C(1000000)
+#define NOT_READ_NS 1 /* the clock: a deadline that is fixed when somebody looks again */
 #define NAP_NS (100 * NS_PER_MS)        /* a look around this often while asleep */
 #define NAP_WATCHED_NS (20 * NS_PER_MS) /* others may set the bit again that a cancellation took */
 
@@ -64,7 +65,7 @@ int wait_expired(wait_limit *limit)
     if (limit->deadline_ns == UINT64_MAX)
         return 0;
     uint64_t now = wait_now_ns();
-    if (limit->deadline_ns == 0)
+    if (limit->deadline_ns <= NOT_READ_NS)
         limit->deadline_ns = now + (uint64_t)limit->given->timeout_ms * NS_PER_MS;
     return now >= limit->deadline_ns;
 }
@@ -81,9 +82,7 @@ void wait_rouse(_Atomic uint64_t *word)
         wait_wake(word);
 }
 
-/* Returns at a wake, a signal, a change of the word, the deadline, or the end of the nap: in every
- * case the caller looks again. */
-static void sleep_while(_Atomic uint64_t *word, uint64_t seen, const wait_limit *limit)
+static uint64_t nap_end(const wait_limit *limit)
 {
     uint64_t until = wait_now_ns() + (limit->token != NULL ? NAP_WATCHED_NS : NAP_NS);
 
@@ -91,6 +90,14 @@ static void sleep_while(_Atomic uint64_t *word, uint64_t seen, const wait_limit 
         until = limit->deadline_ns;
     if (limit->token != NULL && serry_token_deadline(limit->token) < until)
         until = serry_token_deadline(limit->token);
+    return until;
+}
+
+/* Returns at a wake, a signal, a change of the word, the deadline, or the end of the nap: in every
+ * case the caller looks again. */
+static void sleep_while(_Atomic uint64_t *word, uint64_t seen, const wait_limit *limit)
+{
+    uint64_t until = nap_end(limit);
     struct timespec at = {(time_t)(until / NS_PER_S), (long)(until % NS_PER_S)};
     syscall(SYS_futex, word, FUTEX_WAIT_BITSET, (uint32_t)seen, &at, NULL, FUTEX_BITSET_MATCH_ANY);
 }
@@ -170,10 +177,52 @@ static int sleep_watched(const wait_target *t, wait_limit *limit)
     return code;
 }
 
+/* The first poll of a call reads no clock: most calls are polled by who has just started them. */
+static bool is_early(const wait_target *t, wait_limit *limit)
+{
+    const serry_interest *interest = limit->given->poll;
+    bool early = limit->deadline_ns == 0 && !interest->sleep && called(t) == SERRY_OK &&
+                 !word_decided(atomic_load_explicit(t->word, memory_order_acquire), t->step) &&
+                 !(atomic_load_explicit(t->own, memory_order_relaxed) & WORD_SEALED);
+
+    if (early)
+        limit->deadline_ns = NOT_READ_NS;
+    return early;
+}
+
+/* As one look of a wait. Who is about to sleep has set the asleep bit before that look. */
+static int poll_once(const wait_target *t, const wait_plan *plan, wait_limit *limit)
+{
+    serry_interest *interest = limit->given->poll;
+    uint64_t seen = 0;
+    int code;
+
+    if (!is_early(t, limit)) {
+        wait_ask(limit);
+        if (interest->sleep)
+            seen = atomic_fetch_or_explicit(t->word, WORD_ASLEEP, memory_order_seq_cst);
+        if (look(t, limit, &code)) {
+            if (interest->sleep && called(t) != SERRY_OK)
+                wait_rouse(t->word);
+            return code;
+        }
+    }
+    *interest = (serry_interest){.sleep = interest->sleep,
+                                 .word = (uint32_t *)(void *)t->word,
+                                 .value = (uint32_t)(seen | WORD_ASLEEP),
+                                 .at_ns = interest->sleep ? nap_end(limit) : 0,
+                                 .pauses = plan->pauses,
+                                 .yields = plan->yields};
+    limit->polled = true;
+    return SERRY_ERR_AGAIN;
+}
+
 int wait_decided(const wait_target *t, const wait_plan *plan, wait_limit *limit)
 {
     int code;
 
+    if (limit->given->poll != NULL)
+        return poll_once(t, plan, limit);
     for (uint32_t i = 1; i <= plan->pauses; i++) {
         if (word_decided(atomic_load_explicit(t->word, memory_order_acquire), t->step))
             return SERRY_OK;

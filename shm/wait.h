@@ -3,9 +3,11 @@
 #define SHM_WAIT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <serry/backend.h>
+#include <serry/error.h>
 
 /* How patient each stage is; fixed when a rank joins, from the cores that all ranks may use. */
 typedef struct wait_plan {
@@ -17,11 +19,26 @@ typedef struct wait_plan {
  * deadline is absolute (CLOCK_MONOTONIC), so several waits in a row share it. */
 typedef struct wait_limit {
     const serry_limit *given;
-    uint64_t deadline_ns; /* 0: not read yet; UINT64_MAX: none */
+    uint64_t deadline_ns; /* 0, 1: not read yet; UINT64_MAX: none */
     serry_token *token;   /* NULL: there is none, or nobody has asked yet */
+    bool polled;          /* the last call ended with SERRY_ERR_AGAIN: the next keeps the deadline */
 } wait_limit;
 
 wait_plan wait_plan_for(int ranks, int cores);
+
+/* For a call that starts, or goes on. */
+static inline void wait_begin(wait_limit *limit, const serry_limit *given)
+{
+    bool goes_on = __builtin_expect(given->poll != NULL, 0) && limit->polled;
+
+    *limit = (wait_limit){given, goes_on ? limit->deadline_ns : 0, NULL, false};
+}
+
+/* After these codes a call is open, and the same call again goes on with it. */
+static inline bool wait_is_over(int rc)
+{
+    return rc != SERRY_ERR_TIMEOUT && rc != SERRY_ERR_CANCELLED && rc != SERRY_ERR_AGAIN;
+}
 
 uint64_t wait_now_ns(void);
 
@@ -46,6 +63,7 @@ typedef struct wait_target {
  * @retval SERRY_ERR_MEETING   A member calls a meeting.
  * @retval SERRY_ERR_CANCELLED The limit's token was cancelled.
  * @retval SERRY_ERR_TIMEOUT   The limit has passed.
+ * @retval SERRY_ERR_AGAIN     None of these yet, and the limit says to poll.
  */
 int wait_decided(const wait_target *target, const wait_plan *plan, wait_limit *limit);
 

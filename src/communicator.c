@@ -93,7 +93,7 @@ int serry_init(const serry_config *config, serry_comm **comm)
     rc = serry_settings_find_backend(config, &backend, error);
     if (rc != SERRY_OK)
         return rc;
-    const serry_limit limit = {job.timeout_ms, NULL, NULL};
+    const serry_limit limit = {job.timeout_ms, NULL, NULL, NULL};
     serry_comm *made = serry_comm_new(backend, &limit, error);
     serry_member *member;
     if (made == NULL)

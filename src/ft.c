@@ -6,27 +6,30 @@
 
 #include "comm.h"
 #include "ft_member.h"
+#include "no_messages.h"
 #include "record.h"
 
 /* ---- operations ------------------------------------------------------------------------------- */
 
+/* Without a failure there is one branch here, on what the call has come to. */
 static int ft_run(serry_member *member, const serry_call *call, const serry_limit *limit,
                   serry_error *error)
 {
     ft_member *m = ft_own(member);
-    const ft_carrier *c = ft_carrier_of(m);
 
     m->given = limit;
-    if (__builtin_expect(m->open || limit->token != NULL, 0)) {
-        ft_operation operation = {
-            .what = FT_RUN, .name = serry_kind_name(call->kind), .call = *call};
-        return ft_start(m, &operation, error);
-    }
-    atomic_store_explicit(&m->operation_id, ft_id(m) + 1, memory_order_relaxed);
-    int rc = c->backend->run(c->member, call, &m->limit, error);
-    return __builtin_expect(rc == SERRY_OK && m->asked == NULL, 1)
-               ? SERRY_OK
-               : ft_run_slowly(m, call, rc, error);
+    ft_count(m);
+    int rc = m->first.run[limit->token != NULL](m->first.member, call, &m->limit, error);
+    return __builtin_expect(rc | (m->asked != NULL), 0) ? ft_run_slowly(m, call, rc, error)
+                                                        : SERRY_OK;
+}
+
+static int start(ft_member *m, const ft_operation *operation, const serry_limit *limit,
+                 serry_error *error)
+{
+    m->given = limit;
+    ft_count(m);
+    return ft_start(m, operation, error);
 }
 
 static int ft_split(serry_member *member, int colour, int key, const serry_limit *limit,
@@ -36,8 +39,7 @@ static int ft_split(serry_member *member, int colour, int key, const serry_limit
         .what = FT_SPLIT, .name = "split", .colour = colour, .key = key, .made = part};
 
     *part = NULL;
-    ft_own(member)->given = limit;
-    return ft_start(ft_own(member), &operation, error);
+    return start(ft_own(member), &operation, limit, error);
 }
 
 static int ft_agree(serry_member *member, serry_op op, uint64_t *value, const serry_limit *limit,
@@ -45,8 +47,7 @@ static int ft_agree(serry_member *member, serry_op op, uint64_t *value, const se
 {
     ft_operation operation = {.what = FT_AGREE, .name = "agree", .op = op, .value = value};
 
-    ft_own(member)->given = limit;
-    return ft_start(ft_own(member), &operation, error);
+    return start(ft_own(member), &operation, limit, error);
 }
 
 static int ft_shrink(serry_member *member, const serry_limit *limit, serry_member **rest,
@@ -55,8 +56,7 @@ static int ft_shrink(serry_member *member, const serry_limit *limit, serry_membe
     ft_operation operation = {.what = FT_SHRINK, .name = "shrink", .made = rest};
 
     *rest = NULL;
-    ft_own(member)->given = limit;
-    return ft_start(ft_own(member), &operation, error);
+    return start(ft_own(member), &operation, limit, error);
 }
 
 /* ---- straight through ------------------------------------------------------------------------- */
@@ -167,50 +167,11 @@ static int ft_exclude(serry_member *member, int rank, serry_exclusion how, serry
     return c->backend->exclude(c->member, rank, how, error);
 }
 
-/* ---- asynchronous operations: not yet --------------------------------------------------------- */
-
-static int unsupported(serry_error *error)
-{
-    return serry_fail(error, SERRY_ERR_UNSUPPORTED,
-                      "asynchronous operations are not there yet; use the synchronous ones");
-}
-
-static int start_none(serry_member *member, const serry_call *call, const serry_limit *limit,
-                      serry_operation **operation, serry_error *error)
-{
-    (void)member, (void)call, (void)limit;
-    *operation = NULL;
-    return unsupported(error);
-}
-
-static int test_none(serry_operation *operation, bool *done, serry_error *error)
-{
-    (void)operation;
-    *done = false;
-    return unsupported(error);
-}
-
-static int wait_none(serry_operation *operation, int timeout_ms, serry_error *error)
-{
-    (void)operation, (void)timeout_ms;
-    return unsupported(error);
-}
-
-static int cancel_none(serry_operation *operation, serry_error *error)
-{
-    (void)operation;
-    return unsupported(error);
-}
-
 static const serry_backend functions = {
     .open = ft_open,
     .close = ft_close,
     .forget = ft_forget,
     .run = ft_run,
-    .start = start_none,
-    .test = test_none,
-    .wait = wait_none,
-    .cancel = cancel_none,
     .split = ft_split,
     .set_policy = ft_set_policy,
     .set_variant = ft_set_variant,
@@ -219,6 +180,11 @@ static const serry_backend functions = {
     .agree = ft_agree,
     .shrink = ft_shrink,
     .meet = ft_meeting,
+    .put = no_put,
+    .settled = no_settled,
+    .peek = no_peek,
+    .take = no_take,
+    .listen = no_listen,
     .alloc = ft_alloc,
     .free = ft_free,
     .rank = ft_rank,

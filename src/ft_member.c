@@ -62,6 +62,23 @@ static void inherit_strategies(ft_member *m, const ft_member *parent)
                                     serry_recovery_strategy(parent->recovery, codes[i]));
 }
 
+static int leave_it(serry_member *member, const serry_call *call, const serry_limit *limit,
+                    serry_error *error)
+{
+    (void)member, (void)call, (void)limit, (void)error;
+    return FT_AGAIN;
+}
+
+void ft_aim(ft_member *m)
+{
+    const ft_carrier *c = ft_carrier_of(m);
+
+    m->first.run[0] = m->open ? leave_it : c->backend->run;
+    m->first.run[1] = leave_it;
+    m->first.member = c->member;
+    m->first.step = !m->open || m->told;
+}
+
 static void member_free(ft_member *m)
 {
     serry_timeouts_destroy(&m->timeouts);
@@ -89,7 +106,7 @@ ft_member *ft_member_new(const ft_table *table, const serry_job *job, const ft_m
     m->table = table;
     m->job = *job;
     m->job.absent = (serry_rank_set){{0}};
-    m->limit = (serry_limit){-1, ft_limit_token, m};
+    m->limit = (serry_limit){-1, ft_limit_token, m, NULL};
     if (parent != NULL)
         inherit_strategies(m, parent);
     return m;
@@ -133,6 +150,7 @@ int ft_open(const serry_backend *backend, const serry_job *job, serry_member **m
     m->job.rank = c->backend->rank(c->member); /* of a spare, only known now */
     m->job.entry = SERRY_ENTRY_START;
     atomic_store(&m->carrier, c);
+    ft_aim(m);
     *member = (serry_member *)(void *)m;
     return SERRY_OK;
 }

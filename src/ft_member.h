@@ -29,6 +29,10 @@ typedef struct ft_carrier {
     struct ft_carrier *older;
 } ft_carrier;
 
+/* As in serry_backend. */
+typedef int (*ft_runner)(serry_member *member, const serry_call *call, const serry_limit *limit,
+                         serry_error *error);
+
 typedef enum ft_what { FT_RUN, FT_SPLIT, FT_AGREE, FT_SHRINK } ft_what;
 
 /* What the caller asked for, and each attempt repeats. */
@@ -62,6 +66,15 @@ typedef struct ft_member {
     serry_recovery *recovery;
     unsigned variant;
     uint64_t epoch; /* of older carriers, together */
+
+    /* What ft_run does first, as data, so that it has nothing to ask beforehand: the carrier's run,
+     * or one that does nothing and returns FT_AGAIN, which leaves the call to ft_tries.c. See
+     * ft_aim. */
+    struct {
+        ft_runner run[2]; /* where the caller has no token, and where it has one */
+        serry_member *member;
+        uint64_t step; /* 1: the next call is a new operation; 0: it belongs to the open one */
+    } first;
 
     /* the attempt that runs */
     serry_limit limit;        /* what the carrier gets */
@@ -135,6 +148,9 @@ void ft_forget(serry_member *member);
 ft_member *ft_member_new(const ft_table *table, const serry_job *job, const ft_member *parent,
                          serry_error *error);
 
+/* Set m->first, by the carrier and by what is open. */
+void ft_aim(ft_member *m);
+
 /* Join number `at` of the chain; NULL: it failed, which is in the history. */
 ft_carrier *ft_join(ft_member *m, size_t at, const serry_job *job, serry_error *error);
 
@@ -161,11 +177,17 @@ bool ft_limit_pause(ft_member *m, int delay_ms);
 
 /* ---- ft_tries.c ---- */
 
-/* An operation from its first attempt on; where one is open, go on with that, or refuse this
- * one. */
+/* Give a call its number. */
+static inline void ft_count(ft_member *m)
+{
+    atomic_store_explicit(&m->operation_id, ft_id(m) + m->first.step, memory_order_relaxed);
+}
+
+/* An operation that was counted, from its first attempt on; where one is open, go on with that, or
+ * refuse this one. */
 int ft_start(ft_member *m, const ft_operation *operation, serry_error *error);
 
-/* A call has had its first attempt, which returned `rc`: to the end of the operation. */
+/* As ft_start, after a first attempt that has returned `rc`; FT_AGAIN: there was none. */
 int ft_run_slowly(ft_member *m, const serry_call *call, int rc, serry_error *error);
 
 /* ---- ft_meet.c ---- */

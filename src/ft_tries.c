@@ -36,6 +36,7 @@ static int wrap(ft_member *m, serry_member *made, serry_error *error)
     }
     part->variant = m->variant;
     atomic_store(&part->carrier, c);
+    ft_aim(part);
     *m->operation.made = (serry_member *)(void *)part;
     return SERRY_OK;
 }
@@ -76,7 +77,7 @@ static bool gives_up(const ft_member *m)
 /* *met: it was a part of a meeting. */
 static int attempt(ft_member *m, bool *met, serry_error *error)
 {
-    static const serry_limit grace = {GRACE_MS, NULL, NULL};
+    static const serry_limit grace = {GRACE_MS, NULL, NULL, NULL};
     bool in_grace, pays = m->stage == FT_STAGE_NONE && !m->open && m->debts > 0;
     int rc;
 
@@ -327,29 +328,27 @@ static COLD int try(ft_member *m, int rc, serry_error *error)
     }
 }
 
-int ft_run_slowly(ft_member *m, const serry_call *call, int rc, serry_error *error)
+/* An operation that is open keeps its number; what it has made goes where this call wants it. */
+static int go_on(ft_member *m, const ft_operation *operation, int rc, serry_error *error)
 {
-    ft_limit_end(m);
-    if (rc == SERRY_OK)
-        return SERRY_OK;
-    m->operation =
-        (ft_operation){.what = FT_RUN, .name = serry_kind_name(call->kind), .call = *call};
-    m->attempts = 0;
-    return try(m, rc, error);
-}
-
-static void begin(ft_member *m, const ft_operation *operation)
-{
+    if (m->open && !m->told && !is_same(&m->operation, operation))
+        return pending(m, error);
     m->operation = *operation;
-    atomic_store_explicit(&m->operation_id, ft_id(m) + 1, memory_order_relaxed);
+    m->attempts = 0;
+    rc = try(m, rc, error);
+    ft_aim(m);
+    return rc;
 }
 
 int ft_start(ft_member *m, const ft_operation *operation, serry_error *error)
 {
-    if (m->open && !m->told && !is_same(&m->operation, operation))
-        return pending(m, error);
-    if (!m->open || m->told)
-        begin(m, operation);
-    m->attempts = 0;
-    return try(m, FT_AGAIN, error);
+    return go_on(m, operation, FT_AGAIN, error);
+}
+
+int ft_run_slowly(ft_member *m, const serry_call *call, int rc, serry_error *error)
+{
+    ft_operation operation = {.what = FT_RUN, .name = serry_kind_name(call->kind), .call = *call};
+
+    ft_limit_end(m);
+    return rc == SERRY_OK ? SERRY_OK : go_on(m, &operation, rc, error);
 }

@@ -121,7 +121,7 @@ static void vitals_and_what_cannot_be(void **state)
     (void)state;
     const serry_backend *self = &serry_backend_self;
     serry_job job = {.name = "alone", .size = 1, .entry = SERRY_ENTRY_START, .timeout_ms = 1000};
-    serry_limit limit = {1000, NULL, NULL};
+    serry_limit limit = {1000, NULL, NULL, NULL};
     serry_call barrier = {.kind = SERRY_KIND_BARRIER, .dtype = SERRY_U8};
     serry_member *member;
     serry_vitals vitals;

@@ -22,7 +22,7 @@ static void everywhere(int size, test_body body)
 
 static int meet(test_rank *self, uint64_t vote, int timeout_ms, uint64_t *votes, int *repeat)
 {
-    const serry_limit limit = {timeout_ms, NULL, NULL};
+    const serry_limit limit = {timeout_ms, NULL, NULL, NULL};
     serry_comm *comm = self->comm;
 
     return comm->backend->meet(comm->member, vote, &limit, votes, repeat, &comm->error);
@@ -124,7 +124,7 @@ static void a_late_rank_is_named_and_the_operation_stays_open(void **state)
  *         was open, inputs intact: another operation completes. */
 static void body_repeat(test_rank *self)
 {
-    const serry_limit limit = {self->rank == 0 ? SHORT_MS : -1, NULL, NULL};
+    const serry_limit limit = {self->rank == 0 ? SHORT_MS : -1, NULL, NULL, NULL};
     int64_t value = self->rank, sums[2] = {self->rank, 1};
     const serry_call call = {SERRY_KIND_ALLREDUCE, SERRY_I64, SERRY_SUM, 0, 1, &value, &value};
     serry_comm *comm = self->comm;
@@ -151,7 +151,7 @@ static void a_meeting_drops_what_cannot_end(void **state)
  * Expect: all are told to finish, and that completes the operation. */
 static void body_finish(test_rank *self)
 {
-    const serry_limit limit = {self->rank == 0 ? SHORT_MS : -1, NULL, NULL};
+    const serry_limit limit = {self->rank == 0 ? SHORT_MS : -1, NULL, NULL, NULL};
     int64_t value = self->rank + 1;
     const serry_call call = {SERRY_KIND_ALLREDUCE, SERRY_I64, SERRY_SUM, 0, 1, &value, &value};
     serry_comm *comm = self->comm;
@@ -193,7 +193,7 @@ static void body_open_meeting(test_rank *self)
     }
     test_expect(self, SERRY_ERR_TIMEOUT, meet(self, 1, SHORT_MS, &votes, &repeat), self->comm,
                 "meet");
-    const serry_limit limit = {-1, NULL, NULL};
+    const serry_limit limit = {-1, NULL, NULL, NULL};
     const serry_call barrier = {.kind = SERRY_KIND_BARRIER};
     serry_comm *comm = self->comm;
     test_expect(self, SERRY_ERR_MEETING,
@@ -241,7 +241,7 @@ static void a_meeting_gives_way_to_an_agreement(void **state)
 static void body_absent(test_rank *self)
 {
     const serry_backend *backend = &serry_backend_socket;
-    const serry_limit limit = {-1, NULL, NULL};
+    const serry_limit limit = {-1, NULL, NULL, NULL};
     serry_job job = {.rank = self->rank,
                      .size = self->size,
                      .kind = self->kind,
@@ -318,17 +318,12 @@ static void body_unsupported(test_rank *self)
 {
     serry_comm *comm = self->comm;
     const serry_backend *backend = comm->backend;
-    const serry_limit limit = {-1, NULL, NULL};
-    const serry_call barrier = {.kind = SERRY_KIND_BARRIER};
-    serry_operation *operation;
     int no = SERRY_ERR_UNSUPPORTED;
 
     CHECK(self, backend == &serry_backend_socket);
     test_expect(self, no, serry_set_policy(comm, SERRY_WAIT), comm, "policy wait");
     test_expect(self, no, backend->set_variant(comm->member, 1, &comm->error), comm, "variant");
     EXPECT_OK(self, backend->set_variant(comm->member, 0, &comm->error));
-    test_expect(self, no, backend->start(comm->member, &barrier, &limit, &operation, &comm->error),
-                comm, "start");
     test_expect(self, no, backend->exclude(comm->member, 0, SERRY_EXCLUSION_KILL, &comm->error),
                 comm, "exclude");
     expect_goes_on(self, comm, k_none);

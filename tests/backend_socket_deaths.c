@@ -136,7 +136,7 @@ static outcome agree(test_rank *self)
 
 static void call_meeting(test_rank *self)
 {
-    const serry_limit limit = {-1, NULL, NULL};
+    const serry_limit limit = {-1, NULL, NULL, NULL};
     serry_comm *comm = self->comm;
     uint64_t votes;
     int repeat;

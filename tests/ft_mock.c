@@ -70,14 +70,6 @@ static int mock_run(serry_member *member, const serry_call *call, const serry_li
     return code;
 }
 
-static int mock_start(serry_member *member, const serry_call *call, const serry_limit *limit,
-                      serry_operation **operation, serry_error *error)
-{
-    (void)member, (void)call, (void)limit, (void)operation, (void)error;
-    fail();
-    return SERRY_OK;
-}
-
 static int mock_split(serry_member *member, int colour, int key, const serry_limit *limit,
                       serry_member **part, serry_error *error)
 {
@@ -206,7 +198,6 @@ void mock_make(mock *m, const char *name)
         .close = mock_close,
         .forget = mock_forget,
         .run = mock_run,
-        .start = mock_start,
         .split = mock_split,
         .set_policy = mock_set_policy,
         .set_variant = mock_set_variant,

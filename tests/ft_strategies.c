@@ -315,25 +315,6 @@ static void parts_are_wrapped_and_inherit_strategies(void **state)
     chain_close(&c);
 }
 
-static void asynchronous_operations_are_not_there_yet(void **state)
-{
-    (void)state;
-    serry_error error = {0};
-    serry_operation *operation;
-    serry_call call = {.kind = SERRY_KIND_BARRIER, .dtype = SERRY_U8};
-    bool done;
-    chain c;
-    mock m;
-    chain_one(&c, &m);
-    assert_int_equal(c.backend->start(NULL, &call, NULL, &operation, &error),
-                     SERRY_ERR_UNSUPPORTED);
-    assert_null(operation);
-    assert_int_equal(c.backend->test(NULL, &done, &error), SERRY_ERR_UNSUPPORTED);
-    assert_int_equal(c.backend->wait(NULL, 1, &error), SERRY_ERR_UNSUPPORTED);
-    assert_int_equal(c.backend->cancel(NULL, &error), SERRY_ERR_UNSUPPORTED);
-    chain_close(&c);
-}
-
 static void bad_configurations_are_refused(void **state)
 {
     (void)state;
@@ -379,7 +360,6 @@ int main(void)
         cmocka_unit_test(a_replacement_begins_with_the_first_algorithm),
         cmocka_unit_test(agree_and_shrink_are_only_retried),
         cmocka_unit_test(parts_are_wrapped_and_inherit_strategies),
-        cmocka_unit_test(asynchronous_operations_are_not_there_yet),
         cmocka_unit_test(bad_configurations_are_refused),
     };
     alarm(120);

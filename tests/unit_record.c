@@ -34,6 +34,8 @@ static void severity_and_class_follow_from_the_code(void **state)
         {SERRY_ERR_NO_SPACE, SERRY_RECOVERABLE, SERRY_CLASS_SPACE},
         {SERRY_ERR_PENDING, SERRY_WARNING, SERRY_CLASS_ARGUMENT},
         {SERRY_ERR_SYSTEM, SERRY_RECOVERABLE, SERRY_CLASS_IO},
+        {SERRY_ERR_TOO_SMALL, SERRY_RECOVERABLE, SERRY_CLASS_ARGUMENT},
+        {SERRY_ERR_AGAIN, SERRY_WARNING, SERRY_CLASS_ARGUMENT},
         {SERRY_ERR_TIMEOUT, SERRY_RECOVERABLE, SERRY_CLASS_TIMEOUT},
         {SERRY_ERR_RANK_FAILED, SERRY_RECOVERABLE, SERRY_CLASS_MEMBERSHIP},
         {SERRY_ERR_RANK_MISMATCH, SERRY_FATAL, SERRY_CLASS_MISMATCH},
@@ -56,7 +58,7 @@ static void severity_and_class_follow_from_the_code(void **state)
 static void an_unknown_code_is_fatal_and_of_no_class_but_any(void **state)
 {
     (void)state;
-    static const int codes[] = {1, -6, -1000, INT32_MIN, INT32_MAX};
+    static const int codes[] = {1, -8, -1000, INT32_MIN, INT32_MAX};
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
         assert_int_equal(serry_error_severity(codes[i]), SERRY_FATAL);
         assert_int_equal(serry_error_class_of(codes[i]), SERRY_CLASS_ANY);

@@ -33,8 +33,17 @@ typedef struct serry_job {
 /* A rank's membership in a group, as the backend sees it. Opaque here. */
 typedef struct serry_member serry_member;
 
-/* An operation that was started and not finished yet. Opaque here. */
-typedef struct serry_operation serry_operation;
+/* What a call that may not wait would wait for. `sleep` is the caller's: it is about to sleep, so
+ * whoever makes `word` differ from `value` must wake it. Then it polls once more, and if that again
+ * returns SERRY_ERR_AGAIN, it sleeps while *word is `value`. */
+typedef struct serry_interest {
+    bool sleep;
+    uint32_t *word; /* a futex, not private; NULL: there is nothing but the time */
+    uint32_t value;
+    uint64_t at_ns; /* CLOCK_MONOTONIC: poll again then, at the latest; only when about to sleep */
+    uint32_t pauses, yields; /* before sleeping it is worth to poll so often with a pause between,
+                                and so often with a yield; 0: sleep at once */
+} serry_interest;
 
 /* How long a call may wait. An operation that finds everything in place never asks. */
 typedef struct serry_limit {
@@ -44,7 +53,19 @@ typedef struct serry_limit {
      * (expired or cancelled) ends the wait, or NULL. The caller's; valid until the call returns. */
     serry_token *(*token)(void *argument);
     void *argument;
+
+    /* NULL: wait. Else the call never blocks: where it would have to wait, it returns
+     * SERRY_ERR_AGAIN, open as after a timeout, without a record, and with this filled in. The
+     * timeout counts from the first such return of the call. */
+    serry_interest *poll;
 } serry_limit;
+
+/* A message on its way between two members. */
+typedef struct serry_envelope {
+    int tag;
+    serry_dtype dtype;
+    uint64_t bytes;
+} serry_envelope;
 
 /* What a rank does, as far as others can tell. */
 typedef enum serry_activity {
@@ -99,20 +120,6 @@ typedef struct serry_backend {
     int (*run)(serry_member *member, const serry_call *call, const serry_limit *limit,
                serry_error *error);
 
-    /* Start a call and return at once; *operation is NULL on failure. */
-    int (*start)(serry_member *member, const serry_call *call, const serry_limit *limit,
-                 serry_operation **operation, serry_error *error);
-
-    /* Has it finished? Never blocks. When *done becomes true its result is returned and the
-     * operation is freed. */
-    int (*test)(serry_operation *operation, bool *done, serry_error *error);
-
-    /* Wait until it has finished, return its result, free it. On SERRY_ERR_TIMEOUT it goes on. */
-    int (*wait)(serry_operation *operation, int timeout_ms, serry_error *error);
-
-    /* Ask a started operation to end with SERRY_ERR_CANCELLED; wait or test still frees it. */
-    int (*cancel)(serry_operation *operation, serry_error *error);
-
     /* Collective: a member of the group of those who gave the same colour, ordered by key, then by
      * rank. colour < 0: *part is NULL. Open like run. */
     int (*split)(serry_member *member, int colour, int key, const serry_limit *limit,
@@ -158,6 +165,33 @@ typedef struct serry_backend {
      */
     int (*meet)(serry_member *member, uint64_t vote, const serry_limit *limit, uint64_t *votes,
                 int *repeat, serry_error *error);
+
+    /* ---- messages between two members, in the order in which they were put. None of these waits. */
+
+    /**
+     * Send a message to `dest`.
+     *
+     * @param[out] ticket  0: the data may be changed. Else they must stay as they are until `settled`
+     *                     says that the receiver has them.
+     * @retval SERRY_ERR_AGAIN        No room now; nothing was sent.
+     * @retval SERRY_ERR_RANK_FAILED  `dest` has failed or left; nothing was sent.
+     */
+    int (*put)(serry_member *member, int dest, const serry_envelope *envelope, const void *data,
+               uint64_t *ticket, serry_error *error);
+
+    /* SERRY_OK: the receiver has the data. SERRY_ERR_AGAIN: not yet. SERRY_ERR_RANK_FAILED: it never
+     * will. */
+    int (*settled)(serry_member *member, int dest, uint64_t ticket, serry_error *error);
+
+    /* Look at the next message from `source`. SERRY_ERR_AGAIN: there is none. SERRY_ERR_RANK_FAILED:
+     * there will be none, because it has failed or left; what it had sent completely came before. */
+    int (*peek)(serry_member *member, int source, serry_envelope *envelope, serry_error *error);
+
+    /* After SERRY_OK from peek: get its data, and have done with it. NULL: drop it. */
+    int (*take)(serry_member *member, int source, void *data, serry_error *error);
+
+    /* What put, settled and peek of this member would wait for; as `poll` of a limit. */
+    void (*listen)(serry_member *member, serry_interest *interest);
 
     /* Zeroed, page-aligned memory that every rank of the job can reach; NULL on failure. */
     void *(*alloc)(serry_member *member, size_t bytes, serry_error *error);

@@ -20,6 +20,9 @@ extern "C" {
     X(ERR_PENDING, -4, CALL, WARNING, ARGUMENT,                                                    \
       "an earlier operation is still open; repeat that call first")                                \
     X(ERR_SYSTEM, -5, CALL, RECOVERABLE, IO, "a system call failed")                               \
+    X(ERR_TOO_SMALL, -6, CALL, RECOVERABLE, ARGUMENT,                                              \
+      "the message is larger than the receive buffer")                                             \
+    X(ERR_AGAIN, -7, CALL, WARNING, ARGUMENT, "the call would have to wait")                       \
     X(ERR_TIMEOUT, -20, COMM, RECOVERABLE, TIMEOUT, "the deadline passed before all ranks came")   \
     X(ERR_RANK_FAILED, -21, COMM, RECOVERABLE, MEMBERSHIP, "a rank has failed or left")            \
     X(ERR_RANK_MISMATCH, -22, COMM, FATAL, MISMATCH, "ranks made different calls")                 \

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "no_messages.h"
 #include "record.h"
 
 typedef struct faulty_member {
@@ -60,7 +61,7 @@ static int faulty_open(const serry_backend *backend, const serry_job *job, serry
                        serry_error *error)
 {
     faulty_table *table = (faulty_table *)(uintptr_t)backend->context; // NOLINT
-    serry_limit limit = {job->timeout_ms, NULL, NULL};
+    serry_limit limit = {job->timeout_ms, NULL, NULL, NULL};
     faulty_moment moment = {job->rank, "open", true, 1, &limit};
     serry_member *inner;
     bool corrupt;
@@ -110,7 +111,7 @@ static void take_limit(faulty_member *f, const serry_limit *given)
 {
     f->given = given;
     f->asked = false;
-    f->limit = (serry_limit){given->timeout_ms, given->token == NULL ? NULL : ask, f};
+    f->limit = (serry_limit){given->timeout_ms, given->token == NULL ? NULL : ask, f, NULL};
 }
 
 static int strike(faulty_member *f, const char *kind, bool named_only, bool *corrupt,
@@ -246,7 +247,7 @@ static int faulty_meet(serry_member *member, uint64_t vote, const serry_limit *l
 
 static void *faulty_alloc(serry_member *member, size_t bytes, serry_error *error)
 {
-    static const serry_limit none = {-1, NULL, NULL};
+    static const serry_limit none = {-1, NULL, NULL, NULL};
     faulty_member *f = own(member);
     bool corrupt;
 
@@ -317,50 +318,11 @@ static int faulty_exclude(serry_member *member, int rank, serry_exclusion how, s
     return own(member)->inner->exclude(own(member)->member, rank, how, error);
 }
 
-/* ---- asynchronous operations: not yet --------------------------------------------------------- */
-
-static int unsupported(serry_error *error)
-{
-    return serry_fail(error, SERRY_ERR_UNSUPPORTED,
-                      "asynchronous operations are not there yet; use the synchronous ones");
-}
-
-static int faulty_start(serry_member *member, const serry_call *call, const serry_limit *limit,
-                        serry_operation **operation, serry_error *error)
-{
-    (void)member, (void)call, (void)limit;
-    *operation = NULL;
-    return unsupported(error);
-}
-
-static int faulty_test(serry_operation *operation, bool *done, serry_error *error)
-{
-    (void)operation;
-    *done = false;
-    return unsupported(error);
-}
-
-static int faulty_wait(serry_operation *operation, int timeout_ms, serry_error *error)
-{
-    (void)operation, (void)timeout_ms;
-    return unsupported(error);
-}
-
-static int faulty_cancel(serry_operation *operation, serry_error *error)
-{
-    (void)operation;
-    return unsupported(error);
-}
-
 static const serry_backend functions = {
     .open = faulty_open,
     .close = faulty_close,
     .forget = faulty_forget,
     .run = faulty_run,
-    .start = faulty_start,
-    .test = faulty_test,
-    .wait = faulty_wait,
-    .cancel = faulty_cancel,
     .split = faulty_split,
     .set_policy = faulty_set_policy,
     .set_variant = faulty_set_variant,
@@ -369,6 +331,11 @@ static const serry_backend functions = {
     .agree = faulty_agree,
     .shrink = faulty_shrink,
     .meet = faulty_meet,
+    .put = no_put,
+    .settled = no_settled,
+    .peek = no_peek,
+    .take = no_take,
+    .listen = no_listen,
     .alloc = faulty_alloc,
     .free = faulty_free,
     .rank = faulty_rank,

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "no_messages.h"
 #include "record.h"
 #include "token.h"
 
@@ -303,51 +304,12 @@ static int self_exclude(serry_member *member, int rank, serry_exclusion how, ser
     return serry_fail(error, SERRY_ERR_UNSUPPORTED, "a rank that is alone cannot be excluded");
 }
 
-/* ---- asynchronous operations: not yet --------------------------------------------------------- */
-
-static int unsupported(serry_error *error)
-{
-    return serry_fail(error, SERRY_ERR_UNSUPPORTED,
-                      "asynchronous operations are not there yet; use the synchronous ones");
-}
-
-static int self_start(serry_member *member, const serry_call *call, const serry_limit *limit,
-                      serry_operation **operation, serry_error *error)
-{
-    (void)member, (void)call, (void)limit;
-    *operation = NULL;
-    return unsupported(error);
-}
-
-static int self_test(serry_operation *operation, bool *done, serry_error *error)
-{
-    (void)operation;
-    *done = false;
-    return unsupported(error);
-}
-
-static int self_wait(serry_operation *operation, int timeout_ms, serry_error *error)
-{
-    (void)operation, (void)timeout_ms;
-    return unsupported(error);
-}
-
-static int self_cancel(serry_operation *operation, serry_error *error)
-{
-    (void)operation;
-    return unsupported(error);
-}
-
 const serry_backend serry_backend_self = {
     .name = "self",
     .open = self_open,
     .close = self_close,
     .forget = self_forget,
     .run = self_run,
-    .start = self_start,
-    .test = self_test,
-    .wait = self_wait,
-    .cancel = self_cancel,
     .split = self_split,
     .set_policy = self_set_policy,
     .set_variant = self_set_variant,
@@ -356,6 +318,11 @@ const serry_backend serry_backend_self = {
     .agree = self_agree,
     .shrink = self_shrink,
     .meet = self_meet,
+    .put = no_put,
+    .settled = no_settled,
+    .peek = no_peek,
+    .take = no_take,
+    .listen = no_listen,
     .alloc = self_alloc,
     .free = self_free,
     .rank = self_rank,

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "no_messages.h"
 #include "record.h"
 
 /* serry_member is what the floor above calls a socket_member. */
@@ -403,44 +404,12 @@ static int socket_exclude(serry_member *member, int rank, serry_exclusion how, s
     return unsupported(error, "exclude", own(member)->rank, "means to exclude a rank that lives");
 }
 
-static int socket_start(serry_member *member, const serry_call *call, const serry_limit *limit,
-                        serry_operation **operation, serry_error *error)
-{
-    (void)limit;
-    *operation = NULL;
-    return unsupported(error, serry_kind_name(call->kind), own(member)->rank,
-                       "asynchronous operations");
-}
-
-static int socket_test(serry_operation *operation, bool *done, serry_error *error)
-{
-    (void)operation;
-    *done = false;
-    return unsupported(error, "test", -1, "asynchronous operations");
-}
-
-static int socket_wait(serry_operation *operation, int timeout_ms, serry_error *error)
-{
-    (void)operation, (void)timeout_ms;
-    return unsupported(error, "wait", -1, "asynchronous operations");
-}
-
-static int socket_cancel(serry_operation *operation, serry_error *error)
-{
-    (void)operation;
-    return unsupported(error, "cancel", -1, "asynchronous operations");
-}
-
 const serry_backend serry_backend_socket = {
     .name = "socket",
     .open = socket_open,
     .close = socket_close,
     .forget = socket_forget,
     .run = socket_run,
-    .start = socket_start,
-    .test = socket_test,
-    .wait = socket_wait,
-    .cancel = socket_cancel,
     .split = socket_split,
     .set_policy = socket_set_policy,
     .set_variant = socket_set_variant,
@@ -449,6 +418,11 @@ const serry_backend serry_backend_socket = {
     .agree = socket_agree,
     .shrink = socket_shrink,
     .meet = socket_meet,
+    .put = no_put,
+    .settled = no_settled,
+    .peek = no_peek,
+    .take = no_take,
+    .listen = no_listen,
     .alloc = socket_alloc,
     .free = socket_free,
     .rank = socket_rank,
