@@ -4,11 +4,12 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "channel.h"
 #include "extent.h"
 #include "lifeline.h"
 #include "operation.h"
-#include "no_messages.h"
 #include "record.h"
+#include "regain.h"
 #include "vitals.h"
 #include "word.h"
 
@@ -45,6 +46,7 @@ static shm_member *member_in(const shm_group *group, wait_plan plan, serry_error
     m->policy = (serry_policy)group->header->policy;
     m->variant = group->header->variant;
     m->epoch = group->header->epoch;
+    m->parts = group->header->parts;
     if (operation_setup(m, error) == SERRY_OK)
         return m;
     pthread_mutex_destroy(&m->view);
@@ -58,6 +60,7 @@ static void member_free(shm_member *m)
         return;
     member_free(m->control);
     pthread_mutex_destroy(&m->view);
+    channel_free(m);
     operation_cleanup(m);
     free(m);
 }
@@ -74,6 +77,7 @@ shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wa
     if (m != NULL) {
         m->control = member_in(&control, plan, error);
         if (m->control != NULL) {
+            m->control->owner = m;
             m->control->policy = SERRY_EXCLUDE;
             m->control->hears = GROUP_CALLS;
             m->control->variant = 0;
@@ -95,9 +99,6 @@ static int shm_open_job(const serry_backend *backend, const serry_job *job, serr
 
     (void)backend;
     *member = NULL;
-    if (serry_rank_set_count(&job->absent) > 0)
-        return serry_fail(error, SERRY_ERR_UNSUPPORTED,
-                          "the shm backend cannot begin with ranks that have failed already");
     arena = late ? arena_join_late(job, &plan, &entry, error) : arena_join(job, &plan, error);
     if (arena == NULL)
         return error->error;
@@ -136,6 +137,7 @@ static int shm_close(serry_member *member, serry_error *error)
 
     if (rc != SERRY_OK)
         return rc;
+    group_seal_member(&m->group, m->group.rank); /* first: messages that lie there are not sent */
     if (m->whole)
         extent_give_all(m->group.arena, slot_of(m));
     shm_group group = m->group;
@@ -173,16 +175,8 @@ static int shm_split(serry_member *member, int colour, int key, const serry_limi
 
 static int shm_set_policy(serry_member *member, serry_policy policy, serry_error *error)
 {
-    shm_member *m = own(member);
-
-    if (policy == SERRY_WAIT && !m->whole) {
-        serry_error_begin(error, "set_policy", 0, m->group.rank);
-        return serry_fail(
-            error, SERRY_ERR_UNSUPPORTED,
-            "set_policy: replacements join the world, so only there it makes sense to "
-            "wait for them; split the world again when they have come");
-    }
-    m->policy = policy;
+    (void)error;
+    own(member)->policy = policy;
     return SERRY_OK;
 }
 
@@ -239,9 +233,8 @@ static int shm_agree(serry_member *member, serry_op op, uint64_t *value, const s
     int rc = meeting_clear(own(member), error);
     if (rc != SERRY_OK)
         return rc;
-    do {
-        rc = operation_run(m, &call, error);
-    } while (rc == SERRY_ERR_RANK_MISMATCH && m->met); /* others were on their way to a meeting */
+    while ((rc = operation_run(m, &call, error)) == SERRY_ERR_RANK_MISMATCH && m->met)
+        meeting_put_off(m); /* the others were on their way to one */
     return rc;
 }
 
@@ -262,6 +255,17 @@ static int shm_shrink(serry_member *member, const serry_limit *limit, serry_memb
     return rc;
 }
 
+static int shm_regain(serry_member *member, int index, const serry_limit *limit,
+                      serry_member **part, serry_error *error)
+{
+    shm_member *m = own(member), *new_member;
+
+    wait_begin(&m->limit, limit);
+    int rc = regain_run(m, index, &new_member, error);
+    *part = (serry_member *)(void *)new_member;
+    return rc;
+}
+
 static int shm_meet(serry_member *member, uint64_t vote, const serry_limit *limit, uint64_t *votes,
                     int *repeat, serry_error *error)
 {
@@ -270,6 +274,39 @@ static int shm_meet(serry_member *member, uint64_t vote, const serry_limit *limi
     wait_begin(&m->control->limit, limit);
     m->limit = m->control->limit;
     return meeting_run(m, vote, votes, repeat, error);
+}
+
+/* ---- messages ---------------------------------------------------------------------------------- */
+
+static int shm_put(serry_member *member, int dest, const serry_envelope *envelope, const void *data,
+                   uint64_t *ticket, serry_error *error)
+{
+    return channel_put(own(member), dest, envelope, data, ticket, error);
+}
+
+static int shm_settled(serry_member *member, int dest, uint64_t ticket, serry_error *error)
+{
+    return channel_settled(own(member), dest, ticket, error);
+}
+
+static int shm_withdraw(serry_member *member, int dest, uint64_t ticket)
+{
+    return channel_withdraw(own(member), dest, ticket);
+}
+
+static int shm_peek(serry_member *member, int source, serry_envelope *envelope, serry_error *error)
+{
+    return channel_peek(own(member), source, envelope, error);
+}
+
+static int shm_take(serry_member *member, int source, void *data, serry_error *error)
+{
+    return channel_take(own(member), source, data, error);
+}
+
+static void shm_listen(serry_member *member, serry_interest *interest)
+{
+    channel_listen(own(member), interest);
 }
 
 /* ---- memory ----------------------------------------------------------------------------------- */
@@ -349,12 +386,14 @@ const serry_backend serry_backend_shm = {
     .revoke = shm_revoke,
     .agree = shm_agree,
     .shrink = shm_shrink,
+    .regain = shm_regain,
     .meet = shm_meet,
-    .put = no_put,
-    .settled = no_settled,
-    .peek = no_peek,
-    .take = no_take,
-    .listen = no_listen,
+    .put = shm_put,
+    .settled = shm_settled,
+    .withdraw = shm_withdraw,
+    .peek = shm_peek,
+    .take = shm_take,
+    .listen = shm_listen,
     .alloc = shm_alloc,
     .free = shm_free,
     .rank = shm_rank,

@@ -13,7 +13,9 @@
 #include "lifeline.h"
 #include "record.h"
 #include "segment.h"
+#include "slot.h"
 #include "wait.h"
+#include "word.h"
 
 #define KIB 1024
 #define LOCK_NS UINT64_C(10000000000) /* a rank that holds the lock this long is stopped */
@@ -60,7 +62,7 @@ static void unlock(shm_arena *arena)
 
 static bool is_taken(const arena_extent *e)
 {
-    return atomic_load_explicit(&e->state, memory_order_acquire) == EXTENT_TAKEN;
+    return atomic_load_explicit(&e->state, memory_order_acquire) != EXTENT_FREE;
 }
 
 static int by_page(const void *a, const void *b)
@@ -96,8 +98,8 @@ static uint32_t find_gap(shm_arena *arena, uint64_t pages, arena_extent **entry)
     return next <= limit && limit - next >= pages ? (uint32_t)next : UINT32_MAX;
 }
 
-static int take_locked(shm_arena *arena, uint32_t owner, uint64_t pages, uint64_t *offset,
-                       serry_error *error)
+static int take_locked(shm_arena *arena, uint32_t owner, const extent_post *post, uint64_t pages,
+                       uint64_t *offset, serry_error *error)
 {
     arena_extent *entry;
     uint32_t page = find_gap(arena, pages, &entry);
@@ -122,8 +124,23 @@ static int take_locked(shm_arena *arena, uint32_t owner, uint64_t pages, uint64_
     entry->page = page;
     entry->pages = (uint32_t)pages;
     entry->owner = owner;
+    if (post != NULL) {
+        entry->communicator = post->communicator;
+        entry->source = post->source;
+        entry->dest = post->dest;
+    }
     atomic_store_explicit(&entry->state, EXTENT_TAKEN, memory_order_release);
     return SERRY_OK;
+}
+
+static int reserve_or_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t bytes,
+                           serry_error *error)
+{
+    int rc = segment_reserve(arena->fd, offset, bytes, "the allocation", error);
+
+    if (rc != SERRY_OK)
+        extent_give(arena, owner, offset, &bytes);
+    return rc;
 }
 
 int extent_take(shm_arena *arena, uint32_t owner, uint64_t bytes, bool reserve, uint64_t *offset,
@@ -135,14 +152,56 @@ int extent_take(shm_arena *arena, uint32_t owner, uint64_t bytes, bool reserve, 
     if (rc != SERRY_OK)
         return rc;
     pages = pages == 0 ? 1 : pages;
-    rc = take_locked(arena, owner, pages, offset, error);
+    rc = take_locked(arena, owner, NULL, pages, offset, error);
     unlock(arena);
     if (rc != SERRY_OK || !reserve)
         return rc;
-    rc = segment_reserve(arena->fd, *offset, pages * SHM_PAGE, "the allocation", error);
+    return reserve_or_give(arena, owner, *offset, pages * SHM_PAGE, error);
+}
+
+/* Whoever leaves seals its word before it looks for messages, under the lock, so one of both sees the
+ * other. */
+int extent_take_post(shm_arena *arena, const extent_post *post, const _Atomic uint64_t *dest,
+                     uint64_t bytes, uint64_t *offset, serry_error *error)
+{
+    uint64_t pages = bytes / SHM_PAGE + (bytes % SHM_PAGE != 0);
+    int rc = SERRY_ERR_RANK_FAILED;
+
+    if (lock_within(arena, LOCK_BRIEFLY_NS, NULL) != SERRY_OK)
+        return SERRY_ERR_AGAIN;
+    if ((atomic_load_explicit(dest, memory_order_seq_cst) & WORD_SEALED) == 0)
+        rc = take_locked(arena, EXTENT_OF_MESSAGES, post, pages, offset, error);
+    unlock(arena);
     if (rc != SERRY_OK)
-        extent_give(arena, owner, *offset, &pages);
-    return rc;
+        return rc;
+    return reserve_or_give(arena, EXTENT_OF_MESSAGES, *offset, pages * SHM_PAGE, error);
+}
+
+static bool is_among(const uint16_t *slots, int count, uint32_t slot)
+{
+    for (int i = 0; i < count; i++)
+        if (slots[i] == slot)
+            return true;
+    return false;
+}
+
+void extent_end_posts(shm_arena *arena, uint32_t communicator, uint32_t slot, const uint16_t *stay,
+                      int stays)
+{
+    if (lock(arena, NULL) != SERRY_OK)
+        return; /* the end of the job, or of the slot's rank, will do */
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+        arena_extent *e = &arena->extents[i];
+        uint32_t done = 0;
+        if (!is_taken(e) || e->owner != EXTENT_OF_MESSAGES || e->communicator != communicator)
+            continue;
+        if (e->source == slot && !is_among(stay, stays, e->dest))
+            done |= EXTENT_SOURCE_DONE;
+        if (e->dest == slot && !is_among(stay, stays, e->source))
+            done |= EXTENT_DEST_DONE;
+        atomic_fetch_or_explicit(&e->state, done, memory_order_release);
+    }
+    unlock(arena);
 }
 
 /* The memory goes first: nobody else can take the pages until the entry is free. */
@@ -218,6 +277,27 @@ static bool is_member(shm_arena *arena, uint32_t slot, const extent_judge *judge
     return false;
 }
 
+/* Is this end of it done, or its rank gone? */
+static bool is_done(shm_arena *arena, uint32_t state, uint32_t bit, uint32_t slot,
+                    const extent_judge *judge)
+{
+    return (state & bit) != 0 || slot >= SHM_SLOTS || slot_has_left(&arena->slots[slot]) ||
+           judge->is_gone(arena, slot);
+}
+
+static bool is_over(shm_arena *arena, const arena_extent *e, const extent_judge *judge)
+{
+    uint32_t state = atomic_load_explicit(&e->state, memory_order_relaxed);
+    uint32_t both = EXTENT_SOURCE_DONE | EXTENT_DEST_DONE;
+
+    if (!is_taken(e) || e->owner != EXTENT_OF_MESSAGES)
+        return false;
+    if ((state & both) == 0 && slot_is_alive(&arena->slots[e->source % SHM_SLOTS]))
+        return false; /* asking after the dead is dear */
+    return is_done(arena, state, EXTENT_DEST_DONE, e->dest, judge) &&
+           is_done(arena, state, EXTENT_SOURCE_DONE, e->source, judge);
+}
+
 void extent_sweep(shm_arena *arena, const extent_judge *judge)
 {
     if (lock(arena, NULL) != SERRY_OK)
@@ -232,6 +312,9 @@ void extent_sweep(shm_arena *arena, const extent_judge *judge)
             !is_member(arena, e->owner, judge))
             give(arena, e);
     }
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++)
+        if (is_over(arena, &arena->extents[i], judge))
+            give(arena, &arena->extents[i]);
     unlock(arena);
 }
 

@@ -19,6 +19,28 @@ int extent_init(arena_header *header, serry_error *error);
 int extent_take(shm_arena *arena, uint32_t owner, uint64_t bytes, bool reserve, uint64_t *offset,
                 serry_error *error);
 
+/* Which messages. */
+typedef struct extent_post {
+    uint32_t communicator;
+    uint16_t source, dest; /* slots */
+} extent_post;
+
+/**
+ * Take `bytes` of zeroed pool for messages.
+ *
+ * @param dest  The receiver's word.
+ * @retval SERRY_ERR_AGAIN        The table is locked for longer than a moment. Without a record.
+ * @retval SERRY_ERR_RANK_FAILED  That word is sealed. Without a record.
+ * @retval SERRY_ERR_NO_SPACE     As extent_take.
+ */
+int extent_take_post(shm_arena *arena, const extent_post *post, const _Atomic uint64_t *dest,
+                     uint64_t bytes, uint64_t *offset, serry_error *error);
+
+/* A rank will touch no messages of this communicator any more, but for those from or to the slots in
+ * `stay`. To be called when no more of these can be made: its word is sealed, or theirs. */
+void extent_end_posts(shm_arena *arena, uint32_t communicator, uint32_t slot, const uint16_t *stay,
+                      int stays);
+
 /* Give back the extent that starts at `offset` and belongs to `owner`, and its memory. Stores its
  * size. False: there is none. */
 bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *bytes);
@@ -34,8 +56,8 @@ typedef struct extent_judge {
     bool (*is_gone)(shm_arena *arena, uint32_t slot); /* it is dead, and writes no more */
 } extent_judge;
 
-/* Give back all groups that are unused, and what those had taken who are gone and members of no group
- * any more: until then others may be reading there. */
+/* Give back all groups that are unused; what those had taken who are gone and members of no group any
+ * more: until then others may be reading there; and messages that both ends are done with. */
 void extent_sweep(shm_arena *arena, const extent_judge *judge);
 
 /* Call `visit` while no extent is taken or given back. False: the table was locked for too long. */

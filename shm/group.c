@@ -29,7 +29,8 @@ static uint32_t chunk_bytes(int size)
 static uint32_t region_bytes(int size)
 {
     uint32_t cells = CELLS * (uint32_t)sizeof(group_cell);
-    uint32_t bytes = cells + 2 * small_bytes(size) + 4 * chunk_bytes(size);
+    uint32_t bytes =
+        cells + 2 * small_bytes(size) + 4 * chunk_bytes(size) + (uint32_t)group_mail_bytes(size);
 
     return (bytes + SHM_PAGE - 1) / SHM_PAGE * SHM_PAGE;
 }
@@ -56,12 +57,22 @@ void group_format(shm_arena *arena, uint64_t offset, const group_plan *plan)
     header->region_bytes = region_bytes(plan->size);
     header->policy = plan->policy;
     header->variant = plan->variant;
+    header->communicator = plan->communicator;
+    if (plan->communicator == 0)
+        header->communicator =
+            1 + atomic_fetch_add_explicit(&arena->header->communicators, 1, memory_order_relaxed);
     header->operations = plan->operations;
     header->epoch = plan->epoch;
     header->present = plan->present;
     atomic_store_explicit(&header->call, GROUP_CALL_NONE, memory_order_relaxed);
-    for (int i = 0; i < plan->size; i++)
+    header->parent = plan->parent;
+    header->ordinal = plan->ordinal;
+    header->version = plan->version;
+    header->parts = plan->parts;
+    for (int i = 0; i < plan->size; i++) {
         header->slot[i] = plan->slot[i];
+        header->origin[i] = plan->origin[i];
+    }
     atomic_store_explicit(&header->formatted, 1, memory_order_release);
 }
 
@@ -138,10 +149,17 @@ void group_call_all(const shm_group *group, enum group_call call)
         if (group_is_settled(group, r))
             for (size_t i = 0; i < CELLS; i++)
                 wait_rouse(&((group_cell *)(void *)group_region(group, r))[i].word);
+    group_ring_all(group);
 }
 
-/* A group as somebody sees it who is no member. False: there is none. */
-static bool view(shm_arena *arena, uint64_t offset, shm_group *group)
+void group_ring_all(const shm_group *group)
+{
+    for (int r = 0; r < group->size; r++)
+        if (group_is_settled(group, r))
+            wait_rouse(&group_mail_of(group, r)->bell);
+}
+
+bool group_view(shm_arena *arena, uint64_t offset, shm_group *group)
 {
     group_header *header = (group_header *)(void *)(arena->base + offset);
 
@@ -166,23 +184,18 @@ void group_call_at(shm_arena *arena, uint64_t offset, enum group_call call)
 {
     shm_group group;
 
-    if (view(arena, offset, &group))
+    if (group_view(arena, offset, &group))
         group_call_all(&group, call);
-}
-
-/* All the words of a member. */
-static void seal(unsigned char *region)
-{
-    for (int i = 0; i < CELLS; i++) {
-        _Atomic uint64_t *word = &((group_cell *)(void *)region)[i].word;
-        if (word_seal(word) & WORD_ASLEEP)
-            wait_wake(word);
-    }
 }
 
 void group_seal_member(const shm_group *group, int rank)
 {
-    seal(group_region(group, rank));
+    for (int i = 0; i < CELLS; i++) {
+        _Atomic uint64_t *word = &((group_cell *)(void *)group_region(group, rank))[i].word;
+        if (word_seal(word) & WORD_ASLEEP)
+            wait_wake(word);
+    }
+    group_ring_all(group);
 }
 
 void group_seal_dead(const shm_group *group)
@@ -198,7 +211,7 @@ void group_seal_slot(shm_arena *arena, uint64_t offset, int slot)
 {
     shm_group group;
 
-    if (!view(arena, offset, &group))
+    if (!group_view(arena, offset, &group))
         return;
     for (int r = 0; r < group.size; r++)
         if (group.header->slot[r] == slot && group_is_settled(&group, r))
@@ -210,7 +223,7 @@ static bool is_unused(shm_arena *arena, uint64_t offset)
 {
     shm_group group;
 
-    if (!view(arena, offset, &group))
+    if (!group_view(arena, offset, &group))
         return false; /* it is being made */
     for (int r = 0; r < group.size; r++)
         if (atomic_load_explicit(&group.header->left[r], memory_order_seq_cst) == 0 &&
@@ -223,7 +236,7 @@ static bool has_member(shm_arena *arena, uint64_t offset, uint32_t slot)
 {
     shm_group group;
 
-    if (!view(arena, offset, &group) || is_unused(arena, offset))
+    if (!group_view(arena, offset, &group) || is_unused(arena, offset))
         return false;
     for (int r = 0; r < group.size; r++)
         if (group.header->slot[r] == slot && serry_rank_set_has(&group.header->present, r))
@@ -256,6 +269,9 @@ void group_leave(shm_group *group)
 
 void group_close(shm_group *group)
 {
-    seal(group_region(group, group->rank));
+    const group_header *header = group->header;
+
+    group_seal_member(group, group->rank);
+    extent_end_posts(group->arena, header->communicator, header->slot[group->rank], NULL, 0);
     group_leave(group);
 }

@@ -26,6 +26,9 @@ typedef struct group_plan {
     serry_rank_set present;         /* members not known to have failed or left */
     serry_policy policy;
     unsigned variant;
+    uint32_t communicator; /* whose group it replaces; 0: a new one's */
+    uint32_t parent, ordinal, version, parts; /* as in group_header */
+    uint16_t origin[SERRY_MAX_RANKS];
     uint64_t operations, epoch;
 } group_plan;
 
@@ -47,6 +50,9 @@ int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, in
 /* The same group seen through its control cells, which carry SHM_INLINE bytes. Holds nothing. */
 shm_group group_control(const shm_group *group);
 
+/* The same, as somebody sees it who is no member. False: there is none. */
+bool group_view(shm_arena *arena, uint64_t offset, shm_group *group);
+
 /* Call all members, those that wait included. A greater call stays. */
 void group_call_all(const shm_group *group, enum group_call call);
 
@@ -58,6 +64,9 @@ static inline enum group_call group_called(const shm_group *g)
     return atomic_load_explicit(&g->header->call, memory_order_relaxed);
 }
 
+/* Let all members that sleep on their bells look again. */
+void group_ring_all(const shm_group *group);
+
 /* Has the region of a member memory? */
 static inline bool group_is_settled(const shm_group *g, int rank)
 {
@@ -65,7 +74,7 @@ static inline bool group_is_settled(const shm_group *g, int rank)
 }
 
 /* Freeze the word of the member that is rank `slot` of the job, if there is one, and wake who sleeps
- * on it. Nothing happens where there is no group yet. */
+ * on it, or waits for messages. Nothing happens where there is no group yet. */
 void group_seal_slot(shm_arena *arena, uint64_t offset, int slot);
 
 /* Freeze the words of a member. */
@@ -76,8 +85,8 @@ void group_seal_member(const shm_group *group, int rank);
  * state), then look at what the other writes, seq_cst, so one of them sees it. */
 void group_seal_dead(const shm_group *group);
 
-/* Leave: the word is sealed, so that the others know at their next operation; who is the last gives
- * the memory back. Drops the arena. */
+/* Leave: the word is sealed, so that the others know at their next operation, and no more messages will
+ * be touched; who is the last gives the memory back. Drops the arena. */
 void group_close(shm_group *group);
 
 /* A member, or somebody for it, will not touch a group that it never entered. */
@@ -94,6 +103,20 @@ static inline unsigned char *group_region(const shm_group *g, int rank)
 static inline group_cell *group_cell_of(const shm_group *g, int rank)
 {
     return (group_cell *)(void *)(group_region(g, rank) + g->cell);
+}
+
+/* Whole lines at the end of a region, which begins with a page. */
+static inline size_t group_mail_bytes(int size)
+{
+    size_t lines = ((size_t)size * sizeof(uint64_t) + SHM_LINE - 1) / SHM_LINE;
+
+    return offsetof(group_mail, channel) + lines * SHM_LINE;
+}
+
+static inline group_mail *group_mail_of(const shm_group *g, int rank)
+{
+    return (group_mail *)(void *)(group_region(g, rank) + g->region_bytes -
+                                  group_mail_bytes(g->size));
 }
 
 /* The buffers of a member, after its cells: small, in (staged input), out (staged results). */

@@ -1,4 +1,4 @@
-/* host.c - rank 0's side of the rendezvous: see rendezvous.h for the whole, host.h for the parts. */
+/* host.c - the first rank's side of the rendezvous: see rendezvous.h for the whole, host.h for the parts. */
 #include "local.h"
 #include "host.h"
 
@@ -17,6 +17,18 @@ static const char *kind_text(int kind)
     return kind == SERRY_THREADS ? "threads" : "processes";
 }
 
+static int fail_absent(const rendezvous *r, const message *m, serry_error *error)
+{
+    char ours[128], theirs[128];
+
+    return serry_fail(
+        error, SERRY_ERR_INVALID,
+        "job \"%s\": rank %d was told that ranks {%s} are absent, rank %d that {%s} are; "
+        "tell all ranks the same",
+        r->job->name, r->host, serry_rank_set_text(&r->job->absent, ours, sizeof(ours)), m->rank,
+        serry_rank_set_text(&m->ranks, theirs, sizeof(theirs)));
+}
+
 /* Is this hello one of ours? SERRY_OK also registers the guest. */
 static int check_hello(rendezvous *r, connection *c, const message *m, serry_error *error)
 {
@@ -27,14 +39,15 @@ static int check_hello(rendezvous *r, connection *c, const message *m, serry_err
     if (m->layout != SHM_LAYOUT)
         return serry_fail(
             error, SERRY_ERR_LAYOUT,
-            "rank %d runs another build of serry than rank 0; use one library for all "
+            "rank %d runs another build of serry than rank %d; use one library for all "
             "ranks of job \"%s\"",
-            m->rank, job->name);
+            m->rank, r->host, job->name);
     if (m->kind != (int32_t)job->kind)
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "job \"%s\" mixes kinds of ranks: rank 0 joined as one of %s, rank %d as "
-                          "one of %s; all ranks must be of one kind",
-                          job->name, kind_text((int)job->kind), m->rank, kind_text(m->kind));
+        return serry_fail(
+            error, SERRY_ERR_INVALID,
+            "job \"%s\" mixes kinds of ranks: rank %d joined as one of %s, rank %d as "
+            "one of %s; all ranks must be of one kind",
+            job->name, r->host, kind_text((int)job->kind), m->rank, kind_text(m->kind));
     if (job->kind == SERRY_THREADS && m->pid != (int32_t)getpid())
         return serry_fail(error, SERRY_ERR_INVALID,
                           "job \"%s\" has thread ranks in two processes (%d and %d); thread ranks "
@@ -42,9 +55,11 @@ static int check_hello(rendezvous *r, connection *c, const message *m, serry_err
                           job->name, (int)getpid(), m->pid);
     if (m->size != job->size)
         return serry_fail(error, SERRY_ERR_INVALID,
-                          "job \"%s\": rank 0 was told a world size of %d, rank %d one of %d",
-                          job->name, job->size, m->rank, m->size);
-    if (m->rank < 0 || m->rank >= job->size || m->rank == HOST || r->guest[m->rank] != NULL)
+                          "job \"%s\": rank %d was told a world size of %d, rank %d one of %d",
+                          job->name, r->host, job->size, m->rank, m->size);
+    if (memcmp(&m->ranks, &job->absent, sizeof(m->ranks)) != 0)
+        return fail_absent(r, m, error);
+    if (m->rank < 0 || m->rank >= job->size || m->rank == r->host || r->guest[m->rank] != NULL)
         return serry_fail(
             error, SERRY_ERR_INVALID,
             "job \"%s\": two ranks say that they are rank %d of %d; give each its own "
@@ -69,11 +84,17 @@ static void accept_guest(rendezvous *r)
         r->connection[r->connections++] = (connection){fd, -1};
 }
 
+/* Who are to come. */
 static int count_guests(const rendezvous *r)
+{
+    return r->job->size - 1 - serry_rank_set_count(&r->job->absent);
+}
+
+static int count_there(const rendezvous *r)
 {
     int count = 0;
 
-    for (int i = 1; i < r->job->size; i++)
+    for (int i = 0; i < r->job->size; i++)
         count += r->guest[i] != NULL;
     return count;
 }
@@ -82,8 +103,8 @@ static int fail_missing(const rendezvous *r, const bool *there, serry_error *err
 {
     char text[256];
 
-    for (int i = 1; i < r->job->size; i++) {
-        if (there[i])
+    for (int i = 0; i < r->job->size; i++) {
+        if (there[i] || i == r->host || serry_rank_set_has(&r->job->absent, i))
             continue;
         serry_rank_set_add(&error->ranks, i);
         if (error->peer < 0)
@@ -138,7 +159,7 @@ static int read_guest(rendezvous *r, int i, uint32_t type, serry_error *error)
 
 int host_gather(rendezvous *r, serry_error *error)
 {
-    while (count_guests(r) < r->job->size - 1) {
+    while (count_there(r) < count_guests(r)) {
         bool there[SERRY_MAX_RANKS];
         int index, rc = next_event(r, &index);
         if (rc == SERRY_ERR_TIMEOUT) {
@@ -167,7 +188,7 @@ int host_listen(rendezvous *r, serry_error *error)
         close(r->listener);
         r->listener = -1;
         if (cause == EADDRINUSE)
-            return SERRY_ERR_INVALID; /* somebody else is rank 0: see meet */
+            return SERRY_ERR_INVALID; /* somebody else is it: see meet */
         return serry_fail_errno(error, cause, "cannot bind the socket to start the job");
     }
     if (listen(r->listener, SERRY_MAX_RANKS) != 0)
@@ -186,7 +207,7 @@ void host_farewell(rendezvous *r, const serry_error *error)
 
     rendezvous_fill_failure(r, &m, error);
     r->limit = &while_ms;
-    while (open > 0 || (error->error != SERRY_ERR_TIMEOUT && r->connections < r->job->size - 1)) {
+    while (open > 0 || (error->error != SERRY_ERR_TIMEOUT && r->connections < count_guests(r))) {
         int before = r->connections, fd;
         if (next_event(r, &index) != SERRY_OK)
             break;
@@ -208,10 +229,10 @@ void host_farewell(rendezvous *r, const serry_error *error)
 
 int host_ready(rendezvous *r, serry_error *error)
 {
-    bool ready[SERRY_MAX_RANKS] = {true};
+    bool ready[SERRY_MAX_RANKS] = {false};
     message m;
 
-    for (int left = r->job->size - 1; left > 0;) {
+    for (int left = count_guests(r); left > 0;) {
         int index, rc = next_event(r, &index);
         if (rc == SERRY_ERR_TIMEOUT)
             return fail_missing(r, ready, error);
@@ -223,14 +244,15 @@ int host_ready(rendezvous *r, serry_error *error)
         rc = read_guest(r, index, rank < 0 ? MESSAGE_HELLO : MESSAGE_READY, error);
         if (rc != SERRY_OK)
             return rc;
-        if (rank > 0 && !ready[rank]) {
+        if (rank >= 0 && !ready[rank]) {
             ready[rank] = true;
             left--;
         }
     }
     rendezvous_fill(r, &m, MESSAGE_GO);
     r->told = true; /* from the first GO on, a death is an ordinary death */
-    for (int i = 1; i < r->job->size; i++)
-        message_send(r->guest[i]->fd, &m, -1);
+    for (int i = 0; i < r->job->size; i++)
+        if (r->guest[i] != NULL)
+            message_send(r->guest[i]->fd, &m, -1);
     return SERRY_OK;
 }

@@ -1,4 +1,4 @@
-/* host.h - rank 0's side of the rendezvous, and what both sides share. For rendezvous.c and host.c. */
+/* host.h - the first rank's side of the rendezvous, and what both sides share. For rendezvous.c and host.c. */
 #ifndef SHM_HOST_H
 #define SHM_HOST_H
 
@@ -9,7 +9,6 @@
 #include "message.h"
 
 enum { STRANGERS = 16 }; /* connections beyond the guests that may wait to be looked at */
-#define HOST 0
 
 typedef struct connection {
     int fd;   /* -1: closed */
@@ -19,6 +18,7 @@ typedef struct connection {
 struct rendezvous {
     const serry_job *job;
     wait_limit *limit;
+    int host;        /* its rank */
     uint64_t key[2]; /* hash of user and job name */
     int listener;    /* host; -1: none */
     bool told;       /* the others know of the failure */
@@ -46,7 +46,7 @@ int rendezvous_fail_gone(int rank, serry_error *error);
 
 /* ---- of the host ------------------------------------------------------------------------------ */
 
-/* SERRY_ERR_INVALID, without a record: somebody else is rank 0 of this job. */
+/* SERRY_ERR_INVALID, without a record: somebody else listens for this job. */
 int host_listen(rendezvous *r, serry_error *error);
 
 /* Wait for the hellos of all guests. */

@@ -176,7 +176,7 @@ static void locate(shm_arena *arena)
     arena->extents = (arena_extent *)(void *)(arena->base + arena->header->extents_offset);
 }
 
-/* ---- rank 0 makes it ------------------------------------------------------------------------- */
+/* ---- the first rank makes it ------------------------------------------------------------------ */
 
 #define POOL_WANTED (UINT64_C(1) << 30) /* where /dev/shm has less for the pool, a memfd has more */
 
@@ -196,10 +196,26 @@ static arena_plan plan_arena(const serry_job *job)
     return p;
 }
 
-static int format(shm_arena *arena, const serry_job *job, const arena_plan *p, serry_error *error)
+/* The members of the world, and who is none any more from the beginning. */
+static void fill(shm_arena *arena, const serry_job *job)
 {
     arena_header *header = arena->header;
     group_plan world = {.size = job->size, .policy = job->policy};
+
+    for (int i = 0; i < job->size; i++) {
+        world.slot[i] = (uint16_t)i;
+        if (serry_rank_set_has(&job->absent, i))
+            slot_begin_dead(&arena->slots[i]);
+        else
+            group_plan_member(&world, i, i);
+        atomic_store_explicit(&header->holder[i], (uint32_t)i, memory_order_relaxed);
+    }
+    group_format(arena, header->world_offset, &world);
+}
+
+static int format(shm_arena *arena, const serry_job *job, const arena_plan *p, serry_error *error)
+{
+    arena_header *header = arena->header;
     uint64_t slots = (uint64_t)job->size * sizeof(arena_slot);
     int rc = segment_reserve(arena->fd, 0, p->world + GROUP_HEADER_BYTES, "the arena", error);
 
@@ -218,13 +234,10 @@ static int format(shm_arena *arena, const serry_job *job, const arena_plan *p, s
     header->world_offset = p->world;
     header->pool_offset = p->pool;
     header->pool_bytes = p->total - p->pool;
-    for (int i = 0; i < job->size; i++)
-        group_plan_member(&world, i, i);
-    for (int i = 0; i < job->size; i++)
-        atomic_store_explicit(&header->holder[i], (uint32_t)i, memory_order_relaxed);
+    locate(arena);
+    fill(arena, job);
     atomic_store_explicit(&header->slots, (uint32_t)job->size, memory_order_relaxed);
     atomic_store_explicit(&header->world, p->world, memory_order_relaxed);
-    group_format(arena, p->world, &world);
     atomic_store_explicit(&header->layout, SHM_LAYOUT, memory_order_release);
     return SERRY_OK;
 }
@@ -254,8 +267,6 @@ static shm_arena *make(const serry_job *job, arena_ticket *ticket, serry_error *
         arena_drop(arena, -1);
         return NULL;
     }
-    if (arena != NULL)
-        locate(arena);
     return arena;
 }
 
@@ -279,7 +290,7 @@ static int check(shm_arena *arena, const serry_job *job, const arena_ticket *tic
         h->world_offset != p.world || h->pool_offset != p.pool || h->total_bytes < p.pool ||
         h->pool_bytes != h->total_bytes - p.pool)
         return serry_fail(error, SERRY_ERR_ARENA,
-                          "the arena of job \"%s\" is not what rank 0 says "
+                          "the arena of job \"%s\" is not what its first rank says "
                           "it made",
                           job->name);
     return SERRY_OK;
@@ -373,7 +384,7 @@ static shm_arena *enter(const serry_job *job, rendezvous *meeting, serry_error *
     bool settled = false;
     int fd, rc = SERRY_OK;
 
-    if (job->rank == 0) {
+    if (job->rank == rendezvous_host(job)) {
         arena = make(job, &ticket, error);
         rc = arena == NULL ? error->error : SERRY_OK;
         if (rc == SERRY_OK && meeting != NULL)
@@ -400,6 +411,20 @@ static shm_arena *enter(const serry_job *job, rendezvous *meeting, serry_error *
     return rc == SERRY_OK ? arena : NULL;
 }
 
+static int check_absent(const serry_job *job, serry_error *error)
+{
+    int known = 0;
+
+    for (int i = 0; i < job->size; i++)
+        known += serry_rank_set_has(&job->absent, i);
+    if (serry_rank_set_has(&job->absent, job->rank) || known != serry_rank_set_count(&job->absent))
+        return serry_fail(error, SERRY_ERR_INVALID,
+                          "job \"%s\": rank %d is one of those that are absent, or some of them "
+                          "are no ranks of %d",
+                          job->name, job->rank, job->size);
+    return SERRY_OK;
+}
+
 shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -407,6 +432,8 @@ shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
     wait_limit limit = {&given, 0, NULL, false};
     rendezvous *meeting = NULL;
 
+    if (check_absent(job, error) != SERRY_OK)
+        return NULL;
     pthread_once(&once, watch_forks);
     if (job->size > 1) {
         meeting = rendezvous_meet(job, &limit, error);

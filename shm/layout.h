@@ -19,7 +19,9 @@
  *           | region of rank 1   |
  *           | ...                |
  *
- *   region  | group_cell [2] | small[2] | in[2] | out[2] |     whole pages
+ *   region  | group_cell [2] | small[2] | in[2] | out[2] | group_mail |     whole pages
+ *
+ *   channel | header | line [64] | ring |     an extent of the pool, one for each pair that talks
  *
  * Offsets, never pointers, fixed-width types, one writer a field unless it says otherwise. "Plain"
  * fields are published by an atomic that the comment names.
@@ -43,7 +45,7 @@
 #define SHM_LINE 64u
 #define SHM_PAGE 4096u
 #define SHM_SLOTS 4096u   /* ranks of the job, and all replacements and spares that ever come */
-#define SHM_EXTENTS 2048u /* most extents taken at a time, over all ranks */
+#define SHM_EXTENTS 4096u /* most extents taken at a time, over all ranks */
 #define SHM_INLINE 16u    /* bytes of a contribution that travel beside the publication word */
 #define SHM_CPU_WORDS 16u /* affinity masks of 1024 CPUs */
 
@@ -68,6 +70,7 @@ typedef struct arena_header {
                                                   members when they enter it, all the same value */
     _Atomic uint32_t slots;                    /* how many are in use; a newcomer adds one */
     _Atomic uint32_t deaths;                   /* futex word of spares; grows with each death */
+    _Atomic uint32_t communicators;            /* how many have been made: numbers them */
     /* lines 4 on: by newcomers, compare and swap: the slot, plus 1, of the one that wants to be this
      * rank; it is dead or has its place already where it no longer counts */
     _Alignas(SHM_LINE) _Atomic uint32_t applicant[SERRY_MAX_RANKS];
@@ -91,6 +94,9 @@ typedef struct arena_slot {
     _Atomic uint64_t next_beat_ns;             /* CLOCK_MONOTONIC; by the process's monitor thread
                                                   several times a second, release: see beat.h */
     _Atomic uint32_t beat_giver;               /* that thread, relaxed */
+    _Atomic uint64_t asks; /* of a replacement: the part where it wants its place,
+                                                  see regain.h; by itself, seq_cst. 0: none. Futex
+                                                  word: its lower half */
     /* line 1: the rank holds it for life; the monitors of the others look at its word, set the
      * waiters bit there and sleep on it: see lifeline.h */
     _Alignas(SHM_LINE) pthread_mutex_t life;
@@ -98,19 +104,28 @@ typedef struct arena_slot {
     _Alignas(SHM_LINE) uint64_t cpus[SHM_CPU_WORDS]; /* affinity mask */
 } arena_slot;
 
-enum extent_state { EXTENT_FREE = 0, EXTENT_TAKEN = 1 };
+/* Bits. The two others are of messages: the rank at that end will touch them no more. */
+enum extent_state {
+    EXTENT_FREE = 0,
+    EXTENT_TAKEN = 1,
+    EXTENT_SOURCE_DONE = 2,
+    EXTENT_DEST_DONE = 4
+};
 
 /* One run of pages of the pool. Written under extents_lock. A rank that dies while it takes or
  * gives back leaves it free or taken, never half: the state is stored last when taking (release)
- * and is all that is stored when giving back, so there is nothing to repair. */
+ * and is all that is stored afterwards, so there is nothing to repair. */
 typedef struct arena_extent {
     uint32_t page;          /* plain, from pool_offset; published by state */
     uint32_t pages;         /* plain, likewise */
-    uint32_t owner;         /* plain, likewise: a slot, or EXTENT_OF_GROUP */
+    uint32_t owner;         /* plain, likewise: a slot, or one of those below */
     _Atomic uint32_t state; /* enum extent_state; release by the lock's holder */
+    uint32_t communicator;  /* plain, likewise: of messages, its number */
+    uint16_t source, dest;  /* plain, likewise: of messages, slots */
 } arena_extent;
 
-#define EXTENT_OF_GROUP UINT32_MAX /* given back by the last member that leaves */
+#define EXTENT_OF_GROUP UINT32_MAX          /* given back by the last member that leaves */
+#define EXTENT_OF_MESSAGES (UINT32_MAX - 1) /* given back when both ends are done with it */
 
 /* What all members are called to, instead of going on with their operations. */
 enum group_call {
@@ -119,6 +134,8 @@ enum group_call {
     GROUP_CALL_REVOKED, /* for ever */
     GROUP_CALLS         /* greater than all: "hears nothing" */
 };
+
+#define GROUP_NOBODY UINT16_MAX
 
 typedef struct group_header {
     /* line 0: written by the group's first rank before it says where the group is, then constant */
@@ -134,10 +151,19 @@ typedef struct group_header {
                                           only ever greater, seq_cst: every member reads it in every
                                           operation, so it shares a line that nobody else writes */
     uint32_t policy, variant;   /* serry_policy, algorithms: a replacement starts with them */
+    uint32_t communicator;      /* its number, which a group keeps that replaces another */
+    uint32_t parent;            /* number of the communicator that it is a part of; the world: 0 */
+    uint32_t ordinal;           /* how many parts of that one had been made before */
+    uint32_t version;           /* how many groups of this communicator there were before */
+    uint32_t parts;             /* how many parts have been made of this one */
     uint64_t operations, epoch; /* what members start with */
     serry_rank_set present;     /* who is not known to have failed or left */
     /* then: as line 0 */
     _Alignas(SHM_LINE) uint16_t slot[SERRY_MAX_RANKS]; /* each member's */
+    uint16_t
+        origin[SERRY_MAX_RANKS]; /* its rank in the parent; GROUP_NOBODY: it has left for good */
+    /* by members, once, seq_cst: they have entered it, so replacements may */
+    _Alignas(SHM_LINE) _Atomic uint32_t entered;
     /* each once, by its member (or for it by the maker of the group): seq_cst when its region has
      * memory, seq_cst by monitors, who must not touch it before: see group_seal_dead */
     _Alignas(SHM_LINE) _Atomic uint8_t settled[SERRY_MAX_RANKS];
@@ -171,14 +197,79 @@ typedef struct group_cell {
     _Alignas(SHM_LINE) _Atomic uint64_t operation;
 } group_cell;
 
+/* At the end of a region: see channel.c. */
+typedef struct group_mail {
+    /* line 0: the member sets the asleep bit (word.h) before it sleeps here; whoever has news for it
+     * takes the bit away, seq_cst, and wakes. Futex word: its lower half. Nothing else is in it. */
+    _Alignas(SHM_LINE) _Atomic uint64_t bell;
+    /* lines 1 on, one for each member: by this one, once, seq_cst when it stands: offset in the arena of
+     * its channel to that member; 0: there is none. Read by that member, which checks it. */
+    _Alignas(SHM_LINE) _Atomic uint64_t channel[];
+} group_mail;
+
+/* ---- messages: see channel.c -------------------------------------------------------------------- */
+
+enum { CHANNEL_LINES = 64 }; /* messages that may be on their way at a time */
+#define CHANNEL_INLINE 40u   /* bytes of a message that travel in its line */
+
+/* Where the data of a message is. */
+enum channel_place {
+    PLACE_LINE = 1, /* here */
+    PLACE_RING,     /* at this offset in the ring */
+    PLACE_BOX,      /* at this offset in the arena, in an extent of the sender */
+    PLACE_SENDER    /* where the sender has it: at this offset (processes) or address (threads) */
+};
+
+/* Who may touch data that the sender still has. Between threads a message that is being read cannot be
+ * withdrawn, since its memory may be gone afterwards; between processes it can, since arena memory is
+ * always there: then whoever reads finds out when it has done, and throws it away.
+ *
+ *   OFFERED --> READING --> READ        by the receiver
+ *      +-----------+------> WITHDRAWN   by the sender */
+enum channel_claim { CLAIM_OFFERED = 0, CLAIM_READING, CLAIM_READ, CLAIM_WITHDRAWN };
+
+/* One message. By the sender, when the message that was here before is taken. */
+typedef struct channel_line {
+    _Alignas(SHM_LINE) _Atomic uint64_t number; /* of the message, from 1: stored last, seq_cst; the
+                                                   receiver waits for it to be the next one */
+    uint64_t bytes;                             /* plain, published by number, as all below */
+    int32_t tag;
+    uint16_t dtype;
+    uint16_t place; /* enum channel_place */
+    union {
+        struct {
+            uint64_t where;
+            /* enum channel_claim, of PLACE_SENDER: by both ends, compare and swap, acq_rel */
+            _Atomic uint32_t claim;
+        };
+        unsigned char data[CHANNEL_INLINE];
+    };
+} channel_line;
+
+typedef struct channel {
+    /* line 0: by the sender before it says where the channel is, then constant */
+    _Alignas(SHM_LINE) uint64_t
+        ring_bytes;        /* plain, published by group_mail.channel, as all here */
+    uint32_t communicator; /* its number */
+    uint16_t source, dest; /* slots */
+    /* line 1: by the receiver, seq_cst, when it has the data of that many messages; read by the sender
+     * when it has no room, and for messages whose data is its own */
+    _Alignas(SHM_LINE) _Atomic uint64_t taken;
+    /* lines 2 on: number n is in line (n - 1) % CHANNEL_LINES */
+    channel_line line[CHANNEL_LINES];
+    /* then: the ring. Bytes that a line tells of are plain, published by its number; the sender writes
+     * there again when that message is taken. */
+} channel;
+
 /* Sizes enter by themselves; bump the leading number when a meaning changes. */
 #define SHM_LAYOUT                                                                                 \
-    ((UINT64_C(1) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
+    ((UINT64_C(2) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
      ((uint64_t)sizeof(arena_slot) << 28) | ((uint64_t)sizeof(group_header) << 16) |               \
      (uint64_t)sizeof(group_cell))
 
 _Static_assert(offsetof(group_cell, input) == SHM_LINE, "word, signatures and data share a line");
 _Static_assert(sizeof(group_cell) == 4 * SHM_LINE, "a line for each kind of traffic");
+_Static_assert(sizeof(channel_line) == SHM_LINE, "a small message is one line");
 _Static_assert(sizeof(group_header) <= SHM_PAGE && sizeof(arena_header) <= SHM_PAGE, "one page");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2 &&
                    ATOMIC_INT_LOCK_FREE == 2,

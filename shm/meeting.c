@@ -22,8 +22,21 @@
  *                   left. He did before his control word was sealed, so now everybody who has it open
  *                   can see that it is decided. In the next exchange they say so: if one does, all
  *                   finish it as above. (Where he did so without this one, which only slept, this
- *                   one's word is sealed: it looks before it goes on.) Otherwise nobody is past its first step, no output was
- *                   touched: all drop it, and the group is replaced (SERRY_REPEAT).
+ *                   one's word is sealed: it looks before it goes on.) Otherwise nobody is past its
+ *                   first step, no output was touched: all drop it, and the group is replaced
+ *                   (SERRY_REPEAT).
+ *
+ * Who waits in an exchange may wait for one who has completed the operation that is open here, because
+ * all had contributed by then, and who waits on another communicator for the first. So a member that
+ * finds its open operation decided does not wait for positions: it finishes the operation (SERRY_FINISH),
+ * leaves the exchange open, and goes on with it at its next operation. What it gave is old by then, and
+ * all others follow from what it gave, so:
+ *
+ *   FINISH     is "again" for who has finished it already.
+ *   REPLACE    Who has moved since says so in the next exchange, like who sees that its operation is
+ *              decided, and who has said so need not wait there either. Who left before all positions
+ *              were given saw a decision that all others see when they are given; so who has not said
+ *              so does not wait for one that left.
  *
  * Replacing is done as in split.c: in the second exchange the first giver has made the new group and
  * tells where; each gives memory to its region and tells in a third that it has. If the set of givers
@@ -33,14 +46,23 @@
  * policy says.
  *
  * serry_agree and serry_shrink use the same control words. A member that meets, and one that agrees,
- * find a mismatch, alike: who agrees tries again, who meets puts it off to its next operation. */
-#include "extent.h"
-#include "operation.h"
+ * find a mismatch, alike: who agrees tries again, who meets puts the meeting off. Nobody hears of it
+ * until the operation after the last that one who met has completed is over: the same one for all, or
+ * some would meet while others wait for them in it. */
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
 #include "record.h"
-#include "slot.h"
+#include "regroup.h"
 #include "word.h"
 
 enum { PHASE_POSITIONS = 1, PHASE_MEMORY, PHASE_READY };
+
+enum { LEFT_OPEN = OPERATION_GOES_ON + 1 }; /* of an exchange: this member finishes its operation */
+
+#define LOOK_NS 2000000 /* in an exchange, between two looks at the operation that is open */
 
 #define DECIDED UINT64_C(1) /* beside an offset, which is one of a page */
 
@@ -75,33 +97,34 @@ static uint64_t decided(uint64_t position)
 
 enum verdict { VERDICT_EXCLUDED, VERDICT_FINISH, VERDICT_AGAIN, VERDICT_REPLACE };
 
-static enum verdict judge(const shm_member *m)
+/* *last: the latest operation that one of them has been decided about. */
+static enum verdict judge(const shm_member *m, uint64_t *last)
 {
     const shm_member *c = m->control;
     const uint64_t *all = m->meeting.all;
-    uint64_t own = m->meeting.own[0], last = 0;
     bool finish = false, dropped = false;
 
+    *last = 0;
     for (int i = 0; i < c->alive_count; i++) {
         uint64_t p = all[2 * c->alive[i]];
-        last = decided(p) > last ? decided(p) : last;
+        *last = decided(p) > *last ? decided(p) : *last;
     }
     for (int i = 0; i < c->alive_count; i++) {
         uint64_t p = all[2 * c->alive[i]];
-        dropped |= (p & POSITION_DROPPED) != 0 && completed(p) + 1 == last;
-        finish |= completed(p) < last && reached(p) >= last;
+        dropped |= (p & POSITION_DROPPED) != 0 && completed(p) + 1 == *last;
+        finish |= completed(p) < *last && reached(p) >= *last;
     }
-    if (reached(own) < last)
+    if (reached(m->meeting.given) < *last)
         return VERDICT_EXCLUDED;
     if (finish && !dropped)
-        return completed(own) < last ? VERDICT_FINISH : VERDICT_AGAIN;
+        return m->operations < *last ? VERDICT_FINISH : VERDICT_AGAIN;
     return VERDICT_REPLACE;
 }
 
 static void begin(shm_member *m)
 {
     m->meeting.phase = PHASE_POSITIONS;
-    m->meeting.own[0] = position(m);
+    m->meeting.given = m->meeting.own[0] = position(m);
     m->meeting.own[1] = m->meeting.vote;
     m->meeting.code = SERRY_OK;
     m->meeting.offset = 0;
@@ -109,13 +132,18 @@ static void begin(shm_member *m)
     serry_error_begin(&m->meeting.error, "meet", m->operations + 1, m->group.rank);
 }
 
-static void count_votes(shm_member *m)
+/* Once all positions are known. */
+static void take_down(shm_member *m)
 {
     const shm_member *c = m->control;
 
-    m->meeting.votes = 0;
-    for (int i = 0; i < c->alive_count; i++)
-        m->meeting.votes |= m->meeting.all[2 * c->alive[i] + 1];
+    m->meeting.votes = m->meeting.until = 0;
+    for (int i = 0; i < c->alive_count; i++) {
+        const uint64_t *gave = &m->meeting.all[2 * c->alive[i]];
+        m->meeting.votes |= gave[1];
+        if (completed(gave[0]) >= m->meeting.until)
+            m->meeting.until = completed(gave[0]) + 1;
+    }
 }
 
 /* Is the operation that this member has open decided for all, by now? */
@@ -130,227 +158,207 @@ static bool sees_decided(const shm_member *m)
     return open;
 }
 
-/* ---- the new group ----------------------------------------------------------------------------- */
-
-static bool gives(const shm_member *m, int rank)
+/* Has it been decided about since it gave its position, or could it be? */
+static bool has_moved(const shm_member *m)
 {
-    return serry_rank_set_has(&m->control->alive_set, rank);
+    return sees_decided(m) || position(m) != m->meeting.given;
 }
 
-/* The slot of a living replacement of a rank that does not give; -1: there is none. */
-static int applicant(const shm_member *m, int rank)
-{
-    const shm_arena *arena = m->group.arena;
-    uint32_t said = atomic_load_explicit(&arena->header->applicant[rank], memory_order_seq_cst);
+/* ---- exchanges --------------------------------------------------------------------------------- */
 
-    if (!m->whole || gives(m, rank) || said == 0 || said > (uint32_t)arena_slots_used(arena) ||
-        said - 1 == m->group.header->slot[rank] || !slot_is_alive(&arena->slots[said - 1]))
-        return -1;
-    return (int)said - 1;
+/* Members that meet, and are in different phases, must not take each other's words for their own. */
+static serry_call call_of(int phase)
+{
+    return (serry_call){.kind = SERRY_KIND_MEET, .dtype = SERRY_U64, .root = phase, .count = 2};
 }
 
-static group_plan plan_group(const shm_member *m)
+/* Whoever polls may sleep as long as doze. */
+static void hurry(serry_interest *interest)
 {
-    group_plan plan = {.size = m->group.size,
-                       .policy = m->policy,
-                       .variant = m->variant,
-                       .operations = m->operations,
-                       .epoch = m->epoch};
-    bool joined = false;
+    uint64_t soon = wait_now_ns() + LOOK_NS;
 
-    for (int r = 0; r < plan.size; r++) {
-        int newcomer = applicant(m, r);
-        plan.slot[r] = m->group.header->slot[r];
-        if (newcomer >= 0)
-            group_plan_member(&plan, r, newcomer);
-        else if (serry_rank_set_has(&m->alive_set, r))
-            group_plan_member(&plan, r, plan.slot[r]);
-        joined |= newcomer >= 0;
-    }
-    if (joined) {
-        plan.epoch++;
-        plan.operations += plan.policy == SERRY_REPORT; /* the one that tells of it */
-    }
-    return plan;
+    if (interest->at_ns > soon)
+        interest->at_ns = soon;
 }
 
-/* The first giver makes the group, and gives memory to the regions of those that will not come to do
- * it themselves. */
-static int make_group(shm_member *m)
+/* Until the word changes, but not for long. */
+static void doze(const serry_interest *interest)
 {
-    shm_arena *arena = m->group.arena;
-    serry_error *error = &m->meeting.error;
-    group_plan plan = plan_group(m);
-    int rc = extent_take(arena, EXTENT_OF_GROUP, group_bytes(plan.size), false, &m->meeting.offset,
-                         error);
+    const struct timespec most = {0, LOOK_NS};
 
-    if (rc != SERRY_OK) {
-        m->meeting.offset = 0;
+    syscall(SYS_futex, interest->word, FUTEX_WAIT, interest->value, &most, NULL, 0);
+}
+
+/* Poll the exchange, and look at the open operation before each time: where that is decided and the
+ * exchange is not yet, leave. */
+static int run_and_look(shm_member *m, const serry_call *call, serry_error *error)
+{
+    wait_limit *limit = &m->control->limit;
+    const serry_limit *given = limit->given;
+    serry_limit polled = *given;
+    serry_interest interest = {.sleep = true};
+    bool leaves;
+    int rc;
+
+    if (given->poll == NULL)
+        polled.poll = &interest;
+    limit->given = &polled;
+    do {
+        leaves = sees_decided(m);
+        rc = operation_run(m->control, call, error);
+        if (rc != SERRY_ERR_AGAIN || leaves || given->poll != NULL)
+            break;
+        doze(&interest);
+    } while (true);
+    limit->given = given;
+    if (rc != SERRY_ERR_AGAIN)
         return rc;
-    }
-    m->meeting.made = true;
-    group_format(arena, m->meeting.offset, &plan);
-    for (int r = 0; r < plan.size && rc == SERRY_OK; r++)
-        if (serry_rank_set_has(&plan.present, r) && !gives(m, r))
-            rc = group_settle(arena, m->meeting.offset, plan.size, r, error);
+    hurry(polled.poll);
+    return leaves ? LEFT_OPEN : rc;
+}
+
+static int exchange(shm_member *m, bool may_leave, serry_error *error)
+{
+    shm_member *c = m->control;
+    serry_call call = call_of(m->meeting.phase);
+    bool positions = m->meeting.phase == PHASE_POSITIONS,
+         said = m->meeting.phase == PHASE_MEMORY && (m->meeting.own[0] & DECIDED) != 0;
+    int rc;
+
+    call.send = m->meeting.own;
+    call.recv = m->meeting.all;
+    /* Who has said that he is ready goes where the others go: none of them may be kept from it. */
+    c->hears = m->meeting.phase == PHASE_READY ? GROUP_CALLS : GROUP_CALL_REVOKED;
+    if (may_leave && m->open && m->published && (positions || said))
+        rc = run_and_look(m, &call, error);
+    else
+        rc = operation_run(c, &call, error);
+    c->hears = GROUP_CALLS;
     return rc;
 }
+
+/* ---- putting it off ---------------------------------------------------------------------------- */
+
+/* Up to the end of that operation. */
+static void be_deaf(shm_member *m, uint64_t until)
+{
+    if (until <= m->operations)
+        return;
+    m->deaf = true;
+    m->deaf_until = until;
+    m->hears = GROUP_CALL_REVOKED;
+}
+
+/* Nobody comes out of the meeting with anything changed. */
+static int put_off(shm_member *m, uint64_t until, int *repeat)
+{
+    m->meeting.phase = 0;
+    be_deaf(m, until);
+    *repeat = SERRY_FINISH;
+    return SERRY_OK;
+}
+
+/* It goes on at the next operation. */
+static int leave_open(shm_member *m, int *repeat)
+{
+    be_deaf(m, m->operations + 1);
+    *repeat = SERRY_FINISH;
+    return LEFT_OPEN;
+}
+
+/* The positions of those that met in this exchange; past the first one, all had known them all. */
+static uint64_t met_until(const shm_member *c, uint64_t known)
+{
+    const serry_call call = call_of(PHASE_POSITIONS);
+    uint64_t signature = operation_signature(c, &call), until = 0;
+
+    for (int i = 0; i < c->alive_count; i++) {
+        const group_cell *cell = group_cell_of(&c->group, c->alive[i]);
+        uint64_t gave = completed(cell->data[c->step & 1][0]) + 1;
+        if (cell->signature[c->step & 1] == signature && gave > until)
+            until = gave;
+    }
+    return until > 0 ? until : known;
+}
+
+void meeting_put_off(shm_member *control)
+{
+    shm_member *m = control->owner;
+
+    be_deaf(m, met_until(control, m->meeting.until));
+}
+
+/* ---- the meeting ------------------------------------------------------------------------------- */
 
 static bool is_maker(const shm_member *m)
 {
     return m->control->alive[0] == m->group.rank;
 }
 
-/* Only its maker gives it back: the last threads of a killed one may still write there, so its group
- * goes with the arena. */
-static void unmake_group(shm_member *m)
+static void abandon(shm_member *m)
 {
-    uint64_t unused;
-
-    if (m->meeting.offset != 0 && m->meeting.made)
-        extent_give(m->group.arena, EXTENT_OF_GROUP, m->meeting.offset, &unused);
-    m->meeting.offset = 0;
-    m->meeting.made = false;
-}
-
-/* The set of givers has shrunk. Once all knew where the group is, one that is sealed since may still be
- * giving memory to its region there: it is given back when all have left or are gone. */
-static void abandon_group(shm_member *m)
-{
-    if (m->meeting.phase < PHASE_READY || m->meeting.offset == 0) {
-        unmake_group(m);
-        return;
-    }
-    group_abandon(m->group.arena, m->meeting.offset, m->group.rank);
-    for (int r = 0; r < m->group.size && m->meeting.made; r++)
-        if (!serry_rank_set_has(&m->meeting.givers, r))
-            group_abandon(m->group.arena, m->meeting.offset, r); /* it never knew of it */
-    m->meeting.offset = 0;
-    m->meeting.made = false;
-}
-
-static int settle(shm_member *m)
-{
-    return group_settle(m->group.arena, m->meeting.offset, m->group.size, m->group.rank,
-                        &m->meeting.error);
-}
-
-/* ---- entering it ------------------------------------------------------------------------------- */
-
-static void invite(arena_slot *slot, uint64_t offset)
-{
-    uint64_t nobody = 0;
-
-    atomic_compare_exchange_strong_explicit(&slot->invited, &nobody, offset, memory_order_seq_cst,
-                                            memory_order_relaxed);
-    wait_wake(&slot->invited);
-}
-
-/* Everybody says the same of the world; who dies here leaves the rest to the others. A sleeper may say it
- * when the world is another one already: only what the old group knows is replaced. */
-static void announce(shm_member *m, const shm_group *old)
-{
-    arena_header *header = m->group.arena->header;
-    uint64_t world = old->offset;
-
-    if (!m->news) /* else nobody has told of the ones before, and all tell of all together */
-        m->joined = (serry_rank_set){{0}};
-    for (int r = 0; r < m->group.size; r++) {
-        uint32_t slot = m->group.header->slot[r], before = old->header->slot[r];
-        if (slot == before)
-            continue;
-        serry_rank_set_add(&m->joined, r);
-        m->news = true;
-        atomic_compare_exchange_strong_explicit(&header->holder[r], &before, slot,
-                                                memory_order_seq_cst, memory_order_relaxed);
-    }
-    if (m->whole)
-        atomic_compare_exchange_strong_explicit(&header->world, &world, m->group.offset,
-                                                memory_order_seq_cst, memory_order_relaxed);
-    for (int r = 0; r < m->group.size; r++)
-        if (m->group.header->slot[r] != old->header->slot[r])
-            invite(&m->group.arena->slots[m->group.header->slot[r]], m->group.offset);
-}
-
-/* Of those that did not come, and are not replaced. */
-static void seal_missing(const shm_member *m, const shm_group *old, const serry_rank_set *givers)
-{
-    const group_header *header = m->group.header;
-
-    for (int r = 0; r < m->group.size; r++)
-        if (serry_rank_set_has(&header->present, r) && !serry_rank_set_has(givers, r) &&
-            header->slot[r] == old->header->slot[r])
-            group_seal_member(&m->group, r);
-}
-
-static int enter_group(shm_member *m)
-{
-    shm_group old = m->group, next;
-    serry_rank_set givers = m->control->alive_set;
-    int rc = group_open(&next, old.arena, m->meeting.offset, old.size, old.rank, &m->meeting.error);
-
-    if (rc != SERRY_OK)
-        return rc;
-    pthread_mutex_lock(&m->view); /* the old group may go as soon as this rank has left it */
-    m->group = next;
-    m->control->group = group_control(&m->group);
-    operation_enter_group(m);
-    operation_enter_group(m->control);
-    pthread_mutex_unlock(&m->view);
-    m->epoch = m->group.header->epoch;
-    m->plan = m->control->plan = arena_plan_waiting(old.arena);
-    seal_missing(m, &old, &givers);
-    group_seal_dead(&m->group);
-    announce(m, &old); /* now newcomers may come */
-    if (group_called(&old) == GROUP_CALL_REVOKED)
-        group_call_all(&m->group, GROUP_CALL_REVOKED);
-    group_leave(&old);
-    return SERRY_OK;
-}
-
-/* ---- the meeting ------------------------------------------------------------------------------- */
-
-static int exchange(shm_member *m, serry_error *error)
-{
-    shm_member *c = m->control;
-    serry_call call = {.kind = SERRY_KIND_MEET,
-                       .dtype = SERRY_U64,
-                       .count = 2,
-                       .send = m->meeting.own,
-                       .recv = m->meeting.all};
-
-    /* Who has said that he is ready goes where the others go: none of them may be kept from it. */
-    c->hears = m->meeting.phase == PHASE_READY ? GROUP_CALLS : GROUP_CALL_REVOKED;
-    int rc = operation_run(c, &call, error);
-    c->hears = GROUP_CALLS;
-    return rc;
-}
-
-/* Nobody comes out of the meeting with anything changed; it is put off to the end of the operation. */
-static int put_off(shm_member *m, int *repeat)
-{
-    m->meeting.phase = 0;
-    m->meeting.votes = 0;
-    m->deaf = true;
-    m->hears = GROUP_CALL_REVOKED;
-    *repeat = SERRY_FINISH;
-    return SERRY_OK;
+    if (m->meeting.phase < PHASE_READY)
+        regroup_unmake(m);
+    else
+        regroup_abandon(m);
 }
 
 /* After all it was decided. Who has not contributed to it is sealed. */
 static int finish_first(shm_member *m, int *repeat, serry_error *error)
 {
-    unmake_group(m);
+    regroup_unmake(m);
     if (m->open)
-        return put_off(m, repeat);
-    m->error = error;
-    return operation_fail_excluded(m);
+        return put_off(m, m->operations + 1, repeat);
+    if (!has_moved(m)) {
+        m->error = error;
+        return operation_fail_excluded(m);
+    }
+    begin(m);
+    return OPERATION_GOES_ON;
 }
 
 static void say(shm_member *m, uint64_t first, int code)
 {
     m->meeting.own[0] = first;
     m->meeting.own[1] = (uint64_t)(int64_t)code;
+}
+
+/* All stand at the same operation, as far as their positions tell. */
+static int replace(shm_member *m, serry_error *error)
+{
+    bool moved = has_moved(m);
+
+    if (!word_second_look(&m->own->word)) {
+        m->error = error;
+        return operation_fail_excluded(m);
+    }
+    m->meeting.alive_count = m->control->alive_count;
+    m->meeting.givers = m->control->alive_set;
+    m->meeting.phase = PHASE_MEMORY;
+    m->meeting.offset = 0;
+    m->meeting.code = is_maker(m) && !moved ? regroup_make(m) : SERRY_OK;
+    say(m, m->meeting.offset | (moved ? DECIDED : 0), m->meeting.code);
+    return OPERATION_GOES_ON;
+}
+
+static int judged(shm_member *m, int *repeat, serry_error *error)
+{
+    uint64_t last;
+
+    take_down(m);
+    switch (judge(m, &last)) {
+    case VERDICT_EXCLUDED:
+        m->error = error;
+        return operation_fail_excluded(m);
+    case VERDICT_FINISH:
+        return put_off(m, last, repeat);
+    case VERDICT_AGAIN:
+        begin(m);
+        return OPERATION_GOES_ON;
+    case VERDICT_REPLACE:
+    default:
+        return replace(m, error);
+    }
 }
 
 /* What follows when the exchange of a phase has ended well. OPERATION_GOES_ON: with the next one. */
@@ -361,28 +369,7 @@ static int advance(shm_member *m, int *repeat, serry_error *error)
 
     switch (m->meeting.phase) {
     case PHASE_POSITIONS:
-        count_votes(m);
-        switch (judge(m)) {
-        case VERDICT_EXCLUDED:
-            m->error = error;
-            return operation_fail_excluded(m);
-        case VERDICT_FINISH:
-            return put_off(m, repeat);
-        case VERDICT_AGAIN:
-            return OPERATION_GOES_ON;
-        case VERDICT_REPLACE:
-            if (word_second_look(&m->own->word))
-                break;
-            m->error = error;
-            return operation_fail_excluded(m);
-        }
-        m->meeting.alive_count = c->alive_count;
-        m->meeting.givers = c->alive_set;
-        m->meeting.phase = PHASE_MEMORY;
-        m->meeting.offset = 0;
-        m->meeting.code = is_maker(m) ? make_group(m) : SERRY_OK;
-        say(m, m->meeting.offset | (sees_decided(m) ? DECIDED : 0), m->meeting.code);
-        return OPERATION_GOES_ON;
+        return judged(m, repeat, error);
     case PHASE_MEMORY:
         for (int i = 0; i < c->alive_count; i++)
             if (all[2 * c->alive[i]] & DECIDED)
@@ -390,7 +377,7 @@ static int advance(shm_member *m, int *repeat, serry_error *error)
         m->meeting.offset = all[2 * c->alive[0]];
         m->meeting.code = (int)(int64_t)all[2 * c->alive[0] + 1];
         if (m->meeting.code == SERRY_OK)
-            m->meeting.code = settle(m);
+            m->meeting.code = regroup_settle(m);
         m->meeting.phase = PHASE_READY;
         say(m, 0, m->meeting.code);
         return OPERATION_GOES_ON;
@@ -404,10 +391,10 @@ static int advance(shm_member *m, int *repeat, serry_error *error)
 /* All have said that they are ready, or that they cannot be. */
 static int finish(shm_member *m, int *repeat, serry_error *error)
 {
-    int rc = m->meeting.code == SERRY_OK ? enter_group(m) : m->meeting.code;
+    int rc = m->meeting.code == SERRY_OK ? regroup_enter(m) : m->meeting.code;
 
     if (rc != SERRY_OK)
-        unmake_group(m);
+        regroup_unmake(m);
     m->meeting.phase = 0;
     m->meeting.made = false;
     *repeat = SERRY_REPEAT;
@@ -421,37 +408,50 @@ static int finish(shm_member *m, int *repeat, serry_error *error)
     return rc;
 }
 
+/* One exchange, and what follows from it. */
+static int proceed(shm_member *m, bool may_leave, int *repeat, serry_error *error)
+{
+    const shm_member *c = m->control;
+    int rc = exchange(m, may_leave, error);
+
+    if (rc == LEFT_OPEN)
+        return leave_open(m, repeat);
+    if (rc == SERRY_ERR_RANK_MISMATCH && c->met) {
+        abandon(m);
+        m->meeting.votes = 0;
+        return put_off(m, met_until(c, m->meeting.until), repeat);
+    }
+    if (rc != SERRY_OK)
+        return rc;
+    if (m->meeting.phase > PHASE_POSITIONS && c->alive_count != m->meeting.alive_count) {
+        abandon(m);
+        begin(m);
+        return OPERATION_GOES_ON;
+    }
+    rc = advance(m, repeat, error);
+    return rc == SERRY_OK && m->meeting.phase == PHASE_READY ? finish(m, repeat, error) : rc;
+}
+
 int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serry_error *error)
 {
     int rc;
 
+    *votes = 0;
+    m->meeting.vote = vote;
+    if (m->meeting.phase == 0 && sees_decided(m))
+        return put_off(m, m->operations + 1, repeat);
     if (m->meeting.phase == 0) {
         group_call_all(&m->group, GROUP_CALL_MEETING);
-        m->meeting.vote = vote;
         begin(m);
     }
     do {
-        rc = exchange(m, error);
-        if (rc == SERRY_ERR_RANK_MISMATCH && m->control->met) {
-            abandon_group(m);
-            *votes = 0;
-            return put_off(m, repeat);
-        }
-        if (!wait_is_over(rc) || rc == SERRY_ERR_PENDING)
-            return rc;
-        if (rc == SERRY_OK && m->meeting.phase > PHASE_POSITIONS &&
-            m->control->alive_count != m->meeting.alive_count) {
-            abandon_group(m);
-            begin(m);
-            rc = OPERATION_GOES_ON;
-        } else if (rc == SERRY_OK) {
-            rc = advance(m, repeat, error);
-            if (rc == SERRY_OK && m->meeting.phase == PHASE_READY)
-                rc = finish(m, repeat, error);
-        }
+        rc = proceed(m, true, repeat, error);
     } while (rc == OPERATION_GOES_ON);
-    *votes = m->meeting.votes;
-    if (rc != SERRY_OK)
+    if (rc == LEFT_OPEN)
+        return SERRY_OK;
+    if (rc == SERRY_OK)
+        *votes = m->meeting.votes;
+    else if (wait_is_over(rc)) /* SERRY_ERR_PENDING: it had not begun */
         m->meeting.phase = 0;
     return rc;
 }
@@ -459,18 +459,22 @@ int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serr
 int meeting_clear(shm_member *m, serry_error *error)
 {
     shm_member *c = m->control;
-    uint64_t votes;
     int repeat, rc;
 
     if (!c->open || c->call.kind != SERRY_KIND_MEET)
         return SERRY_OK;
-    if (m->meeting.phase == PHASE_READY) {
-        rc = meeting_run(m, 0, &votes, &repeat, error);
-        return wait_is_over(rc) ? SERRY_OK : rc;
-    }
-    if (group_called(&m->group) == GROUP_CALL_REVOKED) {
+    if (m->meeting.phase != PHASE_READY && group_called(&m->group) == GROUP_CALL_REVOKED) {
         c->open = false;
         m->meeting.phase = 0;
+        return SERRY_OK;
     }
+    do {
+        rc = proceed(m, false, &repeat, error);
+    } while (rc == OPERATION_GOES_ON && m->meeting.phase == PHASE_READY);
+    if (!wait_is_over(rc))
+        return rc;
+    if (rc == OPERATION_GOES_ON)
+        regroup_unmake(m); /* nobody knows of it */
+    m->meeting.phase = 0;
     return SERRY_OK;
 }

@@ -18,7 +18,7 @@ typedef struct message {
     int32_t rank, size, kind, pid;
     int32_t peer; /* FAILED: the rank at fault; -1: none */
     uint32_t unused;
-    serry_rank_set ranks;                         /* FAILED: all at fault */
+    serry_rank_set ranks;                         /* FAILED: all at fault; else: who is absent */
     arena_ticket ticket;                          /* ARENA */
     char text[sizeof((serry_error *)0)->message]; /* FAILED */
 } message;

@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "record.h"
 #include "reduce/reduce.h"
@@ -93,21 +92,6 @@ static COLD int fail_wait(shm_member *m, int code)
     }
 }
 
-/* A member that had begun before the call came may still contribute, complete the operation, and go
- * elsewhere before it hears of the meeting. Give it a moment: it is a matter of microseconds, unless it
- * is not running. */
-static COLD bool comes_after_all(const _Atomic uint64_t *word, uint64_t step)
-{
-    const struct timespec moment = {0, 100000};
-    bool decided = false;
-
-    for (int i = 0; i < 30 && !decided; i++) {
-        nanosleep(&moment, NULL);
-        decided = word_decided(atomic_load_explicit(word, memory_order_acquire), step);
-    }
-    return decided;
-}
-
 /* Wait until the step is decided for rank r, which has not reached it yet. */
 static COLD int decide_slowly(shm_member *m, int r)
 {
@@ -117,8 +101,6 @@ static COLD int decide_slowly(shm_member *m, int r)
     atomic_store_explicit(&m->own->operation, m->operations + 1, memory_order_relaxed);
     int rc = wait_decided(&target, &m->plan, &m->limit);
 
-    if (rc == SERRY_ERR_MEETING && comes_after_all(word, m->step))
-        rc = SERRY_OK;
     if (rc != SERRY_OK)
         return fail_wait(m, rc);
     if (!word_reached(atomic_load_explicit(word, memory_order_acquire), m->step)) {
@@ -204,7 +186,7 @@ static inline int end(shm_member *m, int rc)
 {
     m->open = m->dropped = false;
     m->operations++;
-    if (__builtin_expect(m->deaf, 0)) {
+    if (__builtin_expect(m->deaf, 0) && m->operations >= m->deaf_until) {
         m->deaf = false;
         m->hears = GROUP_CALL_MEETING;
     }
@@ -245,7 +227,7 @@ static int begin(shm_member *m, const serry_call *call)
 {
     m->call = *call;
     m->flow = serry_flows[call->kind];
-    m->signature = serry_call_signature(call) | (uint64_t)m->policy << OPERATION_POLICY_SHIFT;
+    m->signature = operation_signature(m, call);
     m->element = serry_dtype_size(call->dtype);
     m->passed = false;
     m->algorithm = choose_first(m);

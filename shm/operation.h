@@ -53,11 +53,14 @@ struct shm_member {
     bool published; /* the current step is published, its decision is not known yet */
     bool passed;    /* a step of the operation has been decided */
     bool dropped;   /* under SERRY_WAIT: it found members missing, and waits for replacements */
-    bool deaf;      /* to meetings, until the operation ends: see meeting.c */
+    bool deaf;      /* to meetings, until operation deaf_until ends: see meeting.c */
     bool met;       /* in the control cells: a mismatch was with members that meet */
     bool news;      /* replacements have joined, and the next operation tells */
+    uint64_t deaf_until;
     uint32_t hears; /* the least enum group_call that ends a wait of its */
     bool whole;     /* the group is the job's world */
+    uint32_t parts; /* how many have been made of it: the same on all ranks */
+    bool asks;      /* for a place in a part: see regain.c; a call that is polled goes on */
     uint64_t epoch; /* changes of membership */
     serry_rank_set joined;
     unsigned variant;           /* of the algorithms: see choose.c */
@@ -89,6 +92,8 @@ struct shm_member {
     struct {
         int phase; /* 0: no meeting is open */
         uint64_t own[2], all[2 * SERRY_MAX_RANKS];
+        uint64_t given;        /* this rank's position, in the last exchange of them */
+        uint64_t until;        /* the operation after the last that one of them had completed */
         uint64_t vote, votes;  /* this rank's, and all */
         int alive_count;       /* members that gave their positions */
         bool made;             /* the new group, by this member */
@@ -98,7 +103,10 @@ struct shm_member {
         serry_error error;
     } meeting; /* see meeting.c */
 
-    shm_member *control; /* this rank in the control cells of the group; NULL: it is that itself */
+    shm_member *control; /* this rank in the control cells of the group; NULL: it is that itself, */
+    shm_member *owner;   /* of this one */
+
+    struct shm_mail *mail; /* this rank's side of its channels: see channel.h. NULL: none yet */
 
     struct {
         int phase; /* 0: no split is open */
@@ -131,9 +139,12 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
 /* meeting.c: as `meet` in serry/backend.h. */
 int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serry_error *error);
 
-/* Before the control words are used for something else: a meeting that a timeout has left open ends, by
- * a revocation, or by going where the others went. */
+/* Before the control words are used for something else: the exchange that is open there ends, by a
+ * revocation, or by going where the others went. */
 int meeting_clear(shm_member *m, serry_error *error);
+
+/* After a mismatch with members that meet, for who did not: they put it off, and so does this one. */
+void meeting_put_off(shm_member *control);
 
 /* backend.c: a member of a group that has been formatted and settled. */
 shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wait_plan plan,
@@ -143,6 +154,11 @@ shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wa
 
 /* The policy rides in the top bits of the signature, above the count. */
 enum { OPERATION_POLICY_SHIFT = 62 };
+
+static inline uint64_t operation_signature(const shm_member *m, const serry_call *call)
+{
+    return serry_call_signature(call) | (uint64_t)m->policy << OPERATION_POLICY_SHIFT;
+}
 
 /* failure.c: start a new record about the operation that is open; and fill it, each returning the
  * code in its name. */

@@ -1,4 +1,4 @@
-/* rendezvous.c - see rendezvous.h. Rank 0's side is in host.c. */
+/* rendezvous.c - see rendezvous.h. The host's side is in host.c. */
 #include "rendezvous.h"
 
 #include <errno.h>
@@ -17,6 +17,15 @@
 #define RETRY_NS 2000000L /* between two attempts to reach a host that is not there yet */
 #define GRACE_NS UINT64_C(2000000000) /* a guest waits longer: the host knows who is missing */
 
+int rendezvous_host(const serry_job *job)
+{
+    int rank = 0;
+
+    while (serry_rank_set_has(&job->absent, rank))
+        rank++;
+    return rank;
+}
+
 void rendezvous_fill(const rendezvous *r, message *m, uint32_t type)
 {
     memset(m, 0, sizeof(*m));
@@ -28,6 +37,7 @@ void rendezvous_fill(const rendezvous *r, message *m, uint32_t type)
     m->kind = (int32_t)r->job->kind;
     m->pid = (int32_t)getpid();
     m->peer = -1;
+    m->ranks = r->job->absent;
 }
 
 int rendezvous_poll(struct pollfd *fds, nfds_t count, wait_limit *limit)
@@ -93,7 +103,7 @@ static int guest_connect(rendezvous *r, serry_error *error)
         if (fd < 0)
             return serry_fail_errno(error, errno, "cannot make a socket to start the job");
         if (connect(fd, (struct sockaddr *)&address, length) == 0) {
-            r->connection[r->connections++] = (connection){fd, HOST};
+            r->connection[r->connections++] = (connection){fd, r->host};
             if (serry_local_same_user(fd))
                 return SERRY_OK;
             return serry_fail(error, SERRY_ERR_ARENA,
@@ -102,14 +112,14 @@ static int guest_connect(rendezvous *r, serry_error *error)
         int cause = errno;
         close(fd);
         if (cause != ECONNREFUSED && cause != EINTR && cause != EAGAIN)
-            return serry_fail_errno(error, cause, "cannot reach rank 0 of job \"%s\"",
+            return serry_fail_errno(error, cause, "cannot reach rank %d of job \"%s\"", r->host,
                                     r->job->name);
         if (wait_expired(r->limit)) {
-            error->peer = HOST;
-            serry_rank_set_add(&error->ranks, HOST);
+            error->peer = r->host;
+            serry_rank_set_add(&error->ranks, r->host);
             return serry_fail(error, SERRY_ERR_TIMEOUT,
-                              "job \"%s\" did not start within %d ms: rank 0 did not come",
-                              r->job->name, r->limit->given->timeout_ms);
+                              "job \"%s\" did not start within %d ms: rank %d did not come",
+                              r->job->name, r->limit->given->timeout_ms, r->host);
         }
         nanosleep(&nap, NULL);
     }
@@ -127,19 +137,19 @@ static int guest_read(rendezvous *r, uint32_t type, message *m, int *fd, serry_e
     if (rendezvous_poll(&ready, 1, &patient) == 0)
         return serry_fail(
             error, SERRY_ERR_TIMEOUT,
-            "job \"%s\" did not start within %d ms: this rank waits for rank 0, which "
+            "job \"%s\" did not start within %d ms: this rank waits for rank %d, which "
             "waits for others",
-            r->job->name, r->limit->given->timeout_ms);
+            r->job->name, r->limit->given->timeout_ms, r->host);
     if (!message_receive(r->connection[0].fd, m, fd))
-        return rendezvous_fail_gone(HOST, error);
+        return rendezvous_fail_gone(r->host, error);
     if (m->type == type)
         return SERRY_OK;
     if (*fd >= 0)
         close(*fd);
     *fd = -1;
     if (m->type != MESSAGE_FAILED)
-        return serry_fail(error, SERRY_ERR_ARENA, "job \"%s\": rank 0 spoke out of turn",
-                          r->job->name);
+        return serry_fail(error, SERRY_ERR_ARENA, "job \"%s\": rank %d spoke out of turn",
+                          r->job->name, r->host);
     r->told = true;
     return rendezvous_fail_as_told(m, error);
 }
@@ -149,7 +159,8 @@ static int guest_say(rendezvous *r, uint32_t type, serry_error *error)
     message m;
 
     rendezvous_fill(r, &m, type);
-    return message_send(r->connection[0].fd, &m, -1) ? SERRY_OK : rendezvous_fail_gone(HOST, error);
+    return message_send(r->connection[0].fd, &m, -1) ? SERRY_OK
+                                                     : rendezvous_fail_gone(r->host, error);
 }
 
 /* ---- both ------------------------------------------------------------------------------------ */
@@ -165,16 +176,17 @@ rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error
     }
     r->job = job;
     r->limit = limit;
+    r->host = rendezvous_host(job);
     r->listener = -1;
     serry_local_key(job->name, r->key);
-    if (job->rank == HOST && (rc = host_listen(r, error)) == SERRY_OK) {
+    if (job->rank == r->host && (rc = host_listen(r, error)) == SERRY_OK) {
         rc = host_gather(r, error);
-    } else if (job->rank != HOST || rc == SERRY_ERR_INVALID) {
-        /* A second rank 0 says hello as well, so that the first one learns of it. */
+    } else if (job->rank != r->host || rc == SERRY_ERR_INVALID) {
+        /* A second host says hello as well, so that the first one learns of it. */
         rc = guest_connect(r, error);
         if (rc == SERRY_OK)
             rc = guest_say(r, MESSAGE_HELLO, error);
-        if (rc == SERRY_OK && job->rank == HOST) {
+        if (rc == SERRY_OK && job->rank == r->host) {
             message m;
             int fd;
             rc = guest_read(r, MESSAGE_FAILED, &m, &fd, error);
@@ -195,8 +207,8 @@ int rendezvous_hand_out(rendezvous *r, const arena_ticket *ticket, int fd, serry
 
     rendezvous_fill(r, &m, MESSAGE_ARENA);
     m.ticket = *ticket;
-    for (int i = 1; i < r->job->size; i++)
-        if (!message_send(r->guest[i]->fd, &m, fd))
+    for (int i = 0; i < r->job->size; i++)
+        if (r->guest[i] != NULL && !message_send(r->guest[i]->fd, &m, fd))
             return rendezvous_fail_gone(i, error);
     return SERRY_OK;
 }
@@ -208,8 +220,9 @@ int rendezvous_receive(rendezvous *r, arena_ticket *ticket, int *fd, serry_error
 
     if (rc == SERRY_OK && *fd < 0)
         rc = serry_fail(error, SERRY_ERR_ARENA,
-                        "rank 0 sent no descriptor of the arena (is the "
-                        "limit of open files reached?)");
+                        "rank %d sent no descriptor of the arena (is the "
+                        "limit of open files reached?)",
+                        r->host);
     if (rc == SERRY_OK)
         *ticket = m.ticket;
     return rc;
@@ -220,7 +233,7 @@ int rendezvous_ready(rendezvous *r, serry_error *error)
     message m;
     int fd, rc;
 
-    if (r->job->rank == HOST)
+    if (r->job->rank == r->host)
         return host_ready(r, error);
     rc = guest_say(r, MESSAGE_READY, error);
     return rc == SERRY_OK ? guest_read(r, MESSAGE_GO, &m, &fd, error) : rc;

@@ -1,13 +1,16 @@
 /* rendezvous.h - how the ranks of a job find each other and the arena, and know that all are there.
  *
- *   rank 0 (host)                                ranks 1..n-1 (guests)
+ *   host: the first rank                         guests: the others
  *   listens on the job's abstract socket         connect, until somebody listens
- *                            <--- HELLO ---      who I am, what I was built as
+ *                            <--- HELLO ---      who I am, what I was built as, who is absent
  *   all there? all alike?
  *   makes the arena          --- ARENA ---->     with the descriptor
  *                                                map, reserve and touch one's own part
  *                            <--- READY ---
  *   all ready?               --- GO ------->
+ *
+ * Ranks that the job says are absent do not come; the first rank is the first of the others. Who is
+ * absent is agreed on like the rest of the job: whoever was told otherwise makes all fail.
  *
  * An abstract socket has no file to leave behind, ends with its process, and tells at once when a
  * guest or the host dies (end of stream). Instead of any message either side may send FAILED with
@@ -28,6 +31,9 @@ struct arena_ticket {
 typedef struct arena_ticket arena_ticket;
 
 typedef struct rendezvous rendezvous;
+
+/* The rank that makes the arena. */
+int rendezvous_host(const serry_job *job);
 
 /* Host: listen, and return when every guest has said hello and all agree on the job.
  * Guest: find the host and say hello. Either: NULL with an error; nothing is left open. */

@@ -28,6 +28,11 @@ void slot_sign_in(arena_slot *slot)
     atomic_store_explicit(&slot->state, SLOT_ALIVE, memory_order_seq_cst);
 }
 
+void slot_begin_dead(arena_slot *slot)
+{
+    atomic_store_explicit(&slot->state, SLOT_DEAD, memory_order_relaxed);
+}
+
 bool slot_is_alive(const arena_slot *slot)
 {
     return atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_ALIVE;
@@ -39,9 +44,11 @@ bool slot_is_free(const arena_slot *slot)
 }
 
 /* The threads of a process run on for a moment when its life lock has told already. What a thread rank
- * leaves behind, another thread of its process may still finalize. */
+ * leaves behind, another thread of its process may still finalize. An absent rank never was. */
 bool slot_is_gone(const arena_slot *slot, serry_kind_of_rank kind)
 {
+    if (slot_is_dead(slot) && slot->pid == 0)
+        return true;
     return kind == SERRY_PROCESSES && slot_is_dead(slot) &&
            slot->pid_namespace == slot_pid_namespace() &&
            process_activity(slot->pid, slot->start_ticks) == SERRY_GONE;

@@ -1,7 +1,8 @@
 /* slot.h - a rank's place in the arena: who it is, and whether it lives.
  *
  *   FREE --> ALIVE --> LEFT      moved by the rank itself: it has joined, it has left
- *              +-----> DEAD      moved by whoever has evidence
+ *     |        +-----> DEAD      moved by whoever has evidence
+ *     +--------------> DEAD      of a rank that is absent from the beginning, by the arena's maker
  *
  * DEAD is never left: a rank that was buried by mistake finds its words sealed. */
 #ifndef SHM_SLOT_H
@@ -17,6 +18,9 @@
 /* The calling thread's rank signs in: who it is, what cores it may use, and ALIVE. */
 void slot_sign_in(arena_slot *slot);
 
+/* Before anybody can see the arena: the rank has failed already, and will not come. */
+void slot_begin_dead(arena_slot *slot);
+
 /* The rank leaves in order: its end from now on is no failure. */
 void slot_leave(arena_slot *slot);
 
@@ -27,7 +31,7 @@ bool slot_has_left(const arena_slot *slot);
 
 bool slot_is_alive(const arena_slot *slot);
 
-/* Nobody has signed in yet. */
+/* Nobody has signed in yet, though somebody may. */
 bool slot_is_free(const arena_slot *slot);
 
 /* It is dead, and nobody can write in its name any more. */

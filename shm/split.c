@@ -58,18 +58,29 @@ static void find_part(shm_member *m)
             m->split.rank = i;
 }
 
+/* Who counts the parts: also those that shrink has made, on the control words. */
+static shm_member *counter(shm_member *m)
+{
+    return m->control == NULL ? m->owner : m;
+}
+
 static int make_group(shm_member *m)
 {
     shm_arena *arena = m->group.arena;
     serry_error *error = &m->split.error;
-    group_plan plan = {.size = m->split.size, .policy = m->policy};
+    group_plan plan = {.size = m->split.size,
+                       .policy = m->policy,
+                       .parent = m->group.header->communicator,
+                       .ordinal = counter(m)->parts};
     int rc = extent_take(arena, EXTENT_OF_GROUP, group_bytes(m->split.size), false,
                          &m->split.offset, error);
 
     if (rc != SERRY_OK)
         return rc;
-    for (int i = 0; i < m->split.size; i++)
+    for (int i = 0; i < m->split.size; i++) {
         group_plan_member(&plan, i, m->group.header->slot[m->split.member[i]]);
+        plan.origin[i] = m->split.member[i];
+    }
     group_format(arena, m->split.offset, &plan);
     return SERRY_OK;
 }
@@ -164,6 +175,7 @@ static int finish(shm_member *m, shm_member **part, serry_error *error)
                            &m->split.error);
         if (*part != NULL) {
             group_seal_dead(&(*part)->group);
+            atomic_store_explicit(&(*part)->group.header->entered, 1, memory_order_seq_cst);
             if (m->control != NULL)
                 (*part)->policy = m->policy == SERRY_WAIT ? SERRY_REPORT : m->policy;
             return SERRY_OK;
@@ -202,8 +214,10 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
         int rc = exchange(m, error);
         if (!wait_is_over(rc) || rc == SERRY_ERR_PENDING || rc == SERRY_ERR_MEETING)
             return rc;
-        if (rc == SERRY_ERR_RANK_MISMATCH && m->met)
+        if (rc == SERRY_ERR_RANK_MISMATCH && m->met) { /* by shrink, on the control words */
+            meeting_put_off(m);
             continue;
+        }
         if (rc != SERRY_OK) {
             if (is_alike(rc))
                 abandon_group(m);
@@ -218,6 +232,7 @@ int split_run(shm_member *m, int colour, int key, shm_member **part, serry_error
         }
     }
     int rc = finish(m, part, error);
+    counter(m)->parts++;
     m->split.phase = 0;
     return rc;
 }

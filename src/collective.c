@@ -2,7 +2,10 @@
 #include <serry/serry.h>
 
 #include "comm.h"
+#include "flight.h"
 #include "record.h"
+
+#define URGENT_BYTES ((size_t)64 << 10) /* worth a wake-up of the progress thread at once */
 
 /* Somebody has called a meeting: go there, then repeat the call. */
 static __attribute__((cold, noinline)) int run_again(serry_comm *comm, const serry_call *call)
@@ -17,6 +20,16 @@ static __attribute__((cold, noinline)) int run_again(serry_comm *comm, const ser
     return rc;
 }
 
+/* Operations that were started go first. */
+static __attribute__((cold, noinline)) int run_in_order(serry_comm *comm, const serry_call *call)
+{
+    serry_request r;
+
+    request_init(&r, comm->flight, REQUEST_CALL);
+    r.call = *call;
+    return flight_do(comm->flight, &r);
+}
+
 static int run(serry_comm *comm, const serry_call *call)
 {
     int rc = serry_comm_check(comm, serry_kind_name(call->kind));
@@ -25,8 +38,42 @@ static int run(serry_comm *comm, const serry_call *call)
         rc = serry_call_check(call, comm->rank, comm->size, &comm->error);
     if (__builtin_expect(rc != SERRY_OK, 0))
         return rc;
+    if (__builtin_expect(comm->flight != NULL, 0) && !flight_is_idle(comm->flight))
+        return run_in_order(comm, call);
     rc = comm->backend->run(comm->member, call, &comm->limit, &comm->error);
     return __builtin_expect(rc == SERRY_ERR_MEETING, 0) ? run_again(comm, call) : rc;
+}
+
+static size_t bytes_of(const serry_call *call)
+{
+    return call->count * serry_dtype_size(call->dtype);
+}
+
+static int start(serry_comm *comm, const serry_call *call, serry_request **request)
+{
+    int rc = serry_comm_check(comm, serry_kind_name(call->kind));
+    flight *f;
+
+    if (request != NULL)
+        *request = NULL;
+    if (rc == SERRY_OK)
+        rc = serry_call_check(call, comm->rank, comm->size, &comm->error);
+    if (rc == SERRY_OK && request == NULL)
+        rc = serry_error_make(&comm->error, SERRY_ERR_INVALID, serry_kind_name(call->kind), 0,
+                              comm->rank, "%s: no place to put the request (NULL)",
+                              serry_kind_name(call->kind));
+    if (rc == SERRY_OK)
+        rc = flight_of(comm, true, &f);
+    if (rc != SERRY_OK)
+        return rc;
+    serry_request *r = request_new(f, REQUEST_CALL, serry_kind_name(call->kind));
+    if (r == NULL)
+        return comm->error.error;
+    r->call = *call;
+    flight_start(f, r);
+    progress_ring(bytes_of(call) >= URGENT_BYTES);
+    *request = r;
+    return SERRY_OK;
 }
 
 static bool is_root(const serry_comm *comm, int root)
@@ -47,110 +94,224 @@ static void *own_block(const serry_comm *comm, const void *buffer, size_t count,
 
 int serry_barrier(serry_comm *comm)
 {
-    serry_call call = {.kind = SERRY_KIND_BARRIER, .dtype = SERRY_U8};
+    return run(comm, &(serry_call){.kind = SERRY_KIND_BARRIER, .dtype = SERRY_U8});
+}
 
-    return run(comm, &call);
+int serry_ibarrier(serry_comm *comm, serry_request **request)
+{
+    return start(comm, &(serry_call){.kind = SERRY_KIND_BARRIER, .dtype = SERRY_U8}, request);
+}
+
+static serry_call broadcast_call(void *buffer, size_t count, serry_dtype dtype, int root,
+                                 const serry_comm *comm)
+{
+    return (serry_call){.kind = SERRY_KIND_BROADCAST,
+                        .dtype = dtype,
+                        .root = root,
+                        .count = count,
+                        .send = is_root(comm, root) ? buffer : NULL,
+                        .recv = is_root(comm, root) ? NULL : buffer};
 }
 
 int serry_broadcast(void *buffer, size_t count, serry_dtype dtype, int root, serry_comm *comm)
 {
-    serry_call call = {.kind = SERRY_KIND_BROADCAST,
-                       .dtype = dtype,
-                       .root = root,
-                       .count = count,
-                       .send = is_root(comm, root) ? buffer : NULL,
-                       .recv = is_root(comm, root) ? NULL : buffer};
+    serry_call call = broadcast_call(buffer, count, dtype, root, comm);
 
     return run(comm, &call);
+}
+
+int serry_ibroadcast(void *buffer, size_t count, serry_dtype dtype, int root, serry_comm *comm,
+                     serry_request **request)
+{
+    serry_call call = broadcast_call(buffer, count, dtype, root, comm);
+
+    return start(comm, &call, request);
+}
+
+static serry_call reduce_call(const void *send, void *recv, size_t count, serry_dtype dtype,
+                              serry_op op, int root, const serry_comm *comm)
+{
+    bool in_place = send == SERRY_IN_PLACE && is_root(comm, root);
+    return (serry_call){.kind = SERRY_KIND_REDUCE,
+                        .dtype = dtype,
+                        .op = op,
+                        .root = root,
+                        .count = count,
+                        .send = in_place ? recv : send,
+                        .recv = is_root(comm, root) ? recv : NULL};
 }
 
 int serry_reduce(const void *send, void *recv, size_t count, serry_dtype dtype, serry_op op,
                  int root, serry_comm *comm)
 {
-    bool in_place = send == SERRY_IN_PLACE && is_root(comm, root);
-    serry_call call = {.kind = SERRY_KIND_REDUCE,
-                       .dtype = dtype,
-                       .op = op,
-                       .root = root,
-                       .count = count,
-                       .send = in_place ? recv : send,
-                       .recv = is_root(comm, root) ? recv : NULL};
+    serry_call call = reduce_call(send, recv, count, dtype, op, root, comm);
 
     return run(comm, &call);
+}
+
+int serry_ireduce(const void *send, void *recv, size_t count, serry_dtype dtype, serry_op op,
+                  int root, serry_comm *comm, serry_request **request)
+{
+    serry_call call = reduce_call(send, recv, count, dtype, op, root, comm);
+
+    return start(comm, &call, request);
+}
+
+static serry_call allreduce_call(const void *send, void *recv, size_t count, serry_dtype dtype,
+                                 serry_op op)
+{
+    return (serry_call){.kind = SERRY_KIND_ALLREDUCE,
+                        .dtype = dtype,
+                        .op = op,
+                        .count = count,
+                        .send = send == SERRY_IN_PLACE ? recv : send,
+                        .recv = recv};
 }
 
 int serry_allreduce(const void *send, void *recv, size_t count, serry_dtype dtype, serry_op op,
                     serry_comm *comm)
 {
-    serry_call call = {.kind = SERRY_KIND_ALLREDUCE,
-                       .dtype = dtype,
-                       .op = op,
-                       .count = count,
-                       .send = send == SERRY_IN_PLACE ? recv : send,
-                       .recv = recv};
+    serry_call call = allreduce_call(send, recv, count, dtype, op);
 
     return run(comm, &call);
 }
 
+int serry_iallreduce(const void *send, void *recv, size_t count, serry_dtype dtype, serry_op op,
+                     serry_comm *comm, serry_request **request)
+{
+    serry_call call = allreduce_call(send, recv, count, dtype, op);
+
+    return start(comm, &call, request);
+}
+
+static serry_call allgather_call(const void *send, void *recv, size_t count, serry_dtype dtype,
+                                 const serry_comm *comm)
+{
+    return (serry_call){.kind = SERRY_KIND_ALLGATHER,
+                        .dtype = dtype,
+                        .count = count,
+                        .send = send == SERRY_IN_PLACE ? own_block(comm, recv, count, dtype) : send,
+                        .recv = recv};
+}
+
 int serry_allgather(const void *send, void *recv, size_t count, serry_dtype dtype, serry_comm *comm)
 {
-    serry_call call = {.kind = SERRY_KIND_ALLGATHER,
-                       .dtype = dtype,
-                       .count = count,
-                       .send = send == SERRY_IN_PLACE ? own_block(comm, recv, count, dtype) : send,
-                       .recv = recv};
+    serry_call call = allgather_call(send, recv, count, dtype, comm);
 
     return run(comm, &call);
+}
+
+int serry_iallgather(const void *send, void *recv, size_t count, serry_dtype dtype,
+                     serry_comm *comm, serry_request **request)
+{
+    serry_call call = allgather_call(send, recv, count, dtype, comm);
+
+    return start(comm, &call, request);
+}
+
+static serry_call reduce_scatter_call(const void *send, void *recv, size_t count, serry_dtype dtype,
+                                      serry_op op)
+{
+    return (serry_call){.kind = SERRY_KIND_REDUCE_SCATTER,
+                        .dtype = dtype,
+                        .op = op,
+                        .count = count,
+                        .send = send == SERRY_IN_PLACE ? recv : send,
+                        .recv = recv};
 }
 
 int serry_reduce_scatter(const void *send, void *recv, size_t count, serry_dtype dtype, serry_op op,
                          serry_comm *comm)
 {
-    serry_call call = {.kind = SERRY_KIND_REDUCE_SCATTER,
-                       .dtype = dtype,
-                       .op = op,
-                       .count = count,
-                       .send = send == SERRY_IN_PLACE ? recv : send,
-                       .recv = recv};
+    serry_call call = reduce_scatter_call(send, recv, count, dtype, op);
 
     return run(comm, &call);
+}
+
+int serry_ireduce_scatter(const void *send, void *recv, size_t count, serry_dtype dtype,
+                          serry_op op, serry_comm *comm, serry_request **request)
+{
+    serry_call call = reduce_scatter_call(send, recv, count, dtype, op);
+
+    return start(comm, &call, request);
+}
+
+static serry_call gather_call(const void *send, void *recv, size_t count, serry_dtype dtype,
+                              int root, const serry_comm *comm)
+{
+    bool in_place = send == SERRY_IN_PLACE && is_root(comm, root);
+    return (serry_call){.kind = SERRY_KIND_GATHER,
+                        .dtype = dtype,
+                        .root = root,
+                        .count = count,
+                        .send = in_place ? own_block(comm, recv, count, dtype) : send,
+                        .recv = is_root(comm, root) ? recv : NULL};
 }
 
 int serry_gather(const void *send, void *recv, size_t count, serry_dtype dtype, int root,
                  serry_comm *comm)
 {
-    bool in_place = send == SERRY_IN_PLACE && is_root(comm, root);
-    serry_call call = {.kind = SERRY_KIND_GATHER,
-                       .dtype = dtype,
-                       .root = root,
-                       .count = count,
-                       .send = in_place ? own_block(comm, recv, count, dtype) : send,
-                       .recv = is_root(comm, root) ? recv : NULL};
+    serry_call call = gather_call(send, recv, count, dtype, root, comm);
 
     return run(comm, &call);
+}
+
+int serry_igather(const void *send, void *recv, size_t count, serry_dtype dtype, int root,
+                  serry_comm *comm, serry_request **request)
+{
+    serry_call call = gather_call(send, recv, count, dtype, root, comm);
+
+    return start(comm, &call, request);
+}
+
+static serry_call scatter_call(const void *send, void *recv, size_t count, serry_dtype dtype,
+                               int root, const serry_comm *comm)
+{
+    bool in_place = recv == SERRY_IN_PLACE && is_root(comm, root);
+    return (serry_call){.kind = SERRY_KIND_SCATTER,
+                        .dtype = dtype,
+                        .root = root,
+                        .count = count,
+                        .send = is_root(comm, root) ? send : NULL,
+                        .recv = in_place ? own_block(comm, send, count, dtype) : recv};
 }
 
 int serry_scatter(const void *send, void *recv, size_t count, serry_dtype dtype, int root,
                   serry_comm *comm)
 {
-    bool in_place = recv == SERRY_IN_PLACE && is_root(comm, root);
-    serry_call call = {.kind = SERRY_KIND_SCATTER,
-                       .dtype = dtype,
-                       .root = root,
-                       .count = count,
-                       .send = is_root(comm, root) ? send : NULL,
-                       .recv = in_place ? own_block(comm, send, count, dtype) : recv};
+    serry_call call = scatter_call(send, recv, count, dtype, root, comm);
 
     return run(comm, &call);
 }
 
+int serry_iscatter(const void *send, void *recv, size_t count, serry_dtype dtype, int root,
+                   serry_comm *comm, serry_request **request)
+{
+    serry_call call = scatter_call(send, recv, count, dtype, root, comm);
+
+    return start(comm, &call, request);
+}
+
+static serry_call alltoall_call(const void *send, void *recv, size_t count, serry_dtype dtype)
+{
+    return (serry_call){.kind = SERRY_KIND_ALLTOALL,
+                        .dtype = dtype,
+                        .count = count,
+                        .send = send == SERRY_IN_PLACE ? recv : send,
+                        .recv = recv};
+}
+
 int serry_alltoall(const void *send, void *recv, size_t count, serry_dtype dtype, serry_comm *comm)
 {
-    serry_call call = {.kind = SERRY_KIND_ALLTOALL,
-                       .dtype = dtype,
-                       .count = count,
-                       .send = send == SERRY_IN_PLACE ? recv : send,
-                       .recv = recv};
+    serry_call call = alltoall_call(send, recv, count, dtype);
 
     return run(comm, &call);
+}
+
+int serry_ialltoall(const void *send, void *recv, size_t count, serry_dtype dtype, serry_comm *comm,
+                    serry_request **request)
+{
+    serry_call call = alltoall_call(send, recv, count, dtype);
+
+    return start(comm, &call, request);
 }

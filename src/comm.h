@@ -12,6 +12,9 @@ struct serry_comm {
     serry_token *token;   /* what limit.token gives; NULL: none. A reference */
     serry_rank_set acked; /* failures that the caller has acknowledged */
     unsigned forks;       /* serry_forks when it was made */
+    serry_progress progress;
+    int progress_cpu;      /* -1: any */
+    struct flight *flight; /* what is under way; NULL: nothing ever was */
     serry_error error;    /* the last one; SERRY_OK: none yet */
 };
 
@@ -22,9 +25,9 @@ extern unsigned serry_forks;
  * record), or SERRY_ERR_FORKED. */
 int serry_comm_check(serry_comm *comm, const char *operation);
 
-/* A new communicator without a member yet; NULL: no memory,
- * told in its record. */
-serry_comm *serry_comm_new(const serry_backend *backend, const serry_limit *limit,
+/* A new communicator without a member yet, like `parent` where there is one; NULL: no memory, told in
+ * its record. */
+serry_comm *serry_comm_new(const serry_backend *backend, int timeout_ms, const serry_comm *parent,
                            serry_error *error);
 
 /* Give it its member. */
@@ -36,6 +39,16 @@ int serry_comm_check_new(serry_comm *comm, const char *operation, int colour, se
 /* May `ranks` be filled in from a const communicator? Its error goes to the thread's record. */
 int serry_comm_check_set(const serry_comm *comm, const serry_rank_set *ranks,
                          const char *operation);
+
+/* Have the backend's member to oneself for a moment: what is under way must not drive it meanwhile. */
+void serry_comm_hold(const serry_comm *comm);
+void serry_comm_release(const serry_comm *comm);
+
+/* Something that has its place in the order of the communicator's operations. Waits; returns its
+ * result, with the communicator's record filled unless it is SERRY_OK. */
+typedef int (*serry_comm_function)(serry_comm *comm, const serry_limit *limit, void *argument,
+                                   serry_error *error);
+int serry_comm_do(serry_comm *comm, serry_comm_function function, void *argument);
 
 /* After SERRY_ERR_MEETING from the backend: go there, as somebody who has nothing to vote for. Then
  * the call is to be repeated. */

@@ -7,6 +7,7 @@
 
 #include "comm.h"
 #include "environment.h"
+#include "flight.h"
 #include "record.h"
 #include "settings.h"
 
@@ -15,6 +16,7 @@ unsigned serry_forks;
 static void count_fork(void)
 {
     serry_forks++;
+    progress_forget();
 }
 
 static void watch_forks(void)
@@ -49,7 +51,7 @@ int serry_comm_check(serry_comm *comm, const char *operation)
 
 /* ---- joining and leaving ---------------------------------------------------------------------- */
 
-serry_comm *serry_comm_new(const serry_backend *backend, const serry_limit *limit,
+serry_comm *serry_comm_new(const serry_backend *backend, int timeout_ms, const serry_comm *parent,
                            serry_error *error)
 {
     serry_comm *comm = calloc(1, sizeof(*comm));
@@ -60,8 +62,12 @@ serry_comm *serry_comm_new(const serry_backend *backend, const serry_limit *limi
         return NULL;
     }
     comm->backend = backend;
-    comm->limit.timeout_ms = limit->timeout_ms;
+    comm->limit.timeout_ms = timeout_ms;
     comm->forks = serry_forks;
+    if (parent != NULL) {
+        comm->progress = parent->progress;
+        comm->progress_cpu = parent->progress_cpu;
+    }
     return comm;
 }
 
@@ -93,12 +99,13 @@ int serry_init(const serry_config *config, serry_comm **comm)
     rc = serry_settings_find_backend(config, &backend, error);
     if (rc != SERRY_OK)
         return rc;
-    const serry_limit limit = {job.timeout_ms, NULL, NULL, NULL};
-    serry_comm *made = serry_comm_new(backend, &limit, error);
+    serry_comm *made = serry_comm_new(backend, job.timeout_ms, NULL, error);
     serry_member *member;
     if (made == NULL)
         return error->error;
-    rc = backend->open(backend, &job, &member, error);
+    rc = serry_settings_find_progress(config, made, error);
+    if (rc == SERRY_OK)
+        rc = backend->open(backend, &job, &member, error);
     if (rc != SERRY_OK) {
         free(made);
         return rc;
@@ -108,16 +115,36 @@ int serry_init(const serry_config *config, serry_comm **comm)
     return SERRY_OK;
 }
 
+/* Requests that have not ended are cancelled. */
+static int close_comm(serry_comm *comm)
+{
+    if (comm->flight == NULL)
+        return comm->backend->close(comm->member, &comm->error);
+    flight_enter(comm->flight);
+    flight_withdraw(comm->flight);
+    int rc = comm->backend->close(comm->member, &comm->error);
+    if (rc != SERRY_OK) {
+        flight_leave(comm->flight);
+        return rc;
+    }
+    if (comm->flight->joined)
+        progress_leave(comm->flight);
+    flight_free(comm->flight);
+    return SERRY_OK;
+}
+
 int serry_finalize(serry_comm **comm)
 {
     if (comm == NULL || *comm == NULL)
         return SERRY_OK;
     if ((*comm)->forks == serry_forks) {
-        int rc = (*comm)->backend->close((*comm)->member, &(*comm)->error);
+        int rc = close_comm(*comm);
         if (rc != SERRY_OK)
             return rc;
     } else {
         (*comm)->backend->forget((*comm)->member);
+        if ((*comm)->flight != NULL)
+            flight_forget((*comm)->flight);
     }
     serry_token_release(&(*comm)->token);
     free(*comm);
@@ -125,19 +152,29 @@ int serry_finalize(serry_comm **comm)
     return SERRY_OK;
 }
 
+typedef struct division {
+    int colour, key;
+    serry_member *member;
+} division;
+
+static int split_member(serry_comm *comm, const serry_limit *limit, void *argument,
+                        serry_error *error)
+{
+    division *d = argument;
+
+    return comm->backend->split(comm->member, d->colour, d->key, limit, &d->member, error);
+}
+
 static int divide(serry_comm *comm, int colour, int key, serry_comm **part)
 {
-    serry_member *member;
-    serry_comm *made = serry_comm_new(comm->backend, &comm->limit, &comm->error);
+    division d = {colour, key, NULL};
+    serry_comm *made = serry_comm_new(comm->backend, comm->limit.timeout_ms, comm, &comm->error);
 
     if (made == NULL)
         return comm->error.error;
-    int rc;
-    do {
-        rc = comm->backend->split(comm->member, colour, key, &comm->limit, &member, &comm->error);
-    } while (rc == SERRY_ERR_MEETING && (rc = serry_comm_meet(comm)) == SERRY_OK);
-    if (rc == SERRY_OK && member != NULL) {
-        serry_comm_adopt(made, member);
+    int rc = serry_comm_do(comm, split_member, &d);
+    if (rc == SERRY_OK && d.member != NULL) {
+        serry_comm_adopt(made, d.member);
         *part = made;
     } else {
         free(made);
@@ -190,7 +227,12 @@ int serry_size(const serry_comm *comm)
 
 int serry_live(const serry_comm *comm)
 {
-    return comm == NULL ? -1 : comm->backend->live(comm->member);
+    if (comm == NULL)
+        return -1;
+    serry_comm_hold(comm);
+    int live = comm->backend->live(comm->member);
+    serry_comm_release(comm);
+    return live;
 }
 
 /* May `ranks` be filled in? A const communicator has no record to write into: the thread's does. */
@@ -212,9 +254,12 @@ int serry_participants(const serry_comm *comm, serry_rank_set *ranks)
 {
     int rc = serry_comm_check_set(comm, ranks, "participants");
 
-    if (rc == SERRY_OK)
-        comm->backend->participants(comm->member, ranks);
-    return rc;
+    if (rc != SERRY_OK)
+        return rc;
+    serry_comm_hold(comm);
+    comm->backend->participants(comm->member, ranks);
+    serry_comm_release(comm);
+    return SERRY_OK;
 }
 
 int serry_set_timeout(serry_comm *comm, int timeout_ms)
@@ -244,12 +289,17 @@ void *serry_alloc(serry_comm *comm, size_t bytes)
 {
     if (serry_comm_check(comm, "alloc") != SERRY_OK)
         return NULL;
-    return comm->backend->alloc(comm->member, bytes, &comm->error);
+    serry_comm_hold(comm);
+    void *memory = comm->backend->alloc(comm->member, bytes, &comm->error);
+    serry_comm_release(comm);
+    return memory;
 }
 
 void serry_free(serry_comm *comm, void *memory)
 {
     if (memory == NULL || serry_comm_check(comm, "free") != SERRY_OK)
         return;
+    serry_comm_hold(comm);
     comm->backend->free(comm->member, memory, &comm->error);
+    serry_comm_release(comm);
 }

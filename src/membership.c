@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "comm.h"
+#include "flight.h"
 #include "record.h"
 
 int serry_set_policy(serry_comm *comm, serry_policy policy)
@@ -19,7 +20,10 @@ int serry_set_policy(serry_comm *comm, serry_policy policy)
                           "SERRY_REVOKE or SERRY_WAIT",
                           (int)policy);
     }
-    return comm->backend->set_policy(comm->member, policy, &comm->error);
+    serry_comm_hold(comm);
+    rc = comm->backend->set_policy(comm->member, policy, &comm->error);
+    serry_comm_release(comm);
+    return rc;
 }
 
 int serry_revoke(serry_comm *comm)
@@ -27,6 +31,18 @@ int serry_revoke(serry_comm *comm)
     int rc = serry_comm_check(comm, "revoke");
 
     return rc == SERRY_OK ? comm->backend->revoke(comm->member, &comm->error) : rc;
+}
+
+typedef struct agreement {
+    serry_op op;
+    uint64_t *value;
+} agreement;
+
+static int agree(serry_comm *comm, const serry_limit *limit, void *argument, serry_error *error)
+{
+    const agreement *a = argument;
+
+    return comm->backend->agree(comm->member, a->op, a->value, limit, error);
 }
 
 int serry_agree(serry_comm *comm, serry_op op, uint64_t *value)
@@ -41,7 +57,12 @@ int serry_agree(serry_comm *comm, serry_op op, uint64_t *value)
                           "agree: %s; give SERRY_BAND or SERRY_BOR and a value",
                           value == NULL ? "the value is NULL" : "that is no way to agree");
     }
-    return comm->backend->agree(comm->member, op, value, &comm->limit, &comm->error);
+    return serry_comm_do(comm, agree, &(agreement){op, value});
+}
+
+static int shrink(serry_comm *comm, const serry_limit *limit, void *member, serry_error *error)
+{
+    return comm->backend->shrink(comm->member, limit, member, error);
 }
 
 int serry_shrink(serry_comm *comm, serry_comm **rest)
@@ -51,10 +72,10 @@ int serry_shrink(serry_comm *comm, serry_comm **rest)
 
     if (rc != SERRY_OK)
         return rc;
-    serry_comm *made = serry_comm_new(comm->backend, &comm->limit, &comm->error);
+    serry_comm *made = serry_comm_new(comm->backend, comm->limit.timeout_ms, comm, &comm->error);
     if (made == NULL)
         return comm->error.error;
-    rc = comm->backend->shrink(comm->member, &comm->limit, &member, &comm->error);
+    rc = serry_comm_do(comm, shrink, &member);
     if (rc != SERRY_OK) {
         free(made);
         return rc;
@@ -68,9 +89,12 @@ int serry_get_failed(const serry_comm *comm, serry_rank_set *failed)
 {
     int rc = serry_comm_check_set(comm, failed, "get_failed");
 
-    if (rc == SERRY_OK)
-        comm->backend->failed(comm->member, failed);
-    return rc;
+    if (rc != SERRY_OK)
+        return rc;
+    serry_comm_hold(comm);
+    comm->backend->failed(comm->member, failed);
+    serry_comm_release(comm);
+    return SERRY_OK;
 }
 
 int serry_ack_failed(serry_comm *comm, serry_rank_set *acked)
@@ -79,7 +103,11 @@ int serry_ack_failed(serry_comm *comm, serry_rank_set *acked)
 
     if (rc != SERRY_OK)
         return rc;
+    serry_comm_hold(comm);
     comm->backend->failed(comm->member, &comm->acked);
+    if (comm->flight != NULL)
+        flight_acknowledge(comm->flight, &comm->acked);
+    serry_comm_release(comm);
     if (acked != NULL)
         *acked = comm->acked;
     return SERRY_OK;
@@ -87,7 +115,12 @@ int serry_ack_failed(serry_comm *comm, serry_rank_set *acked)
 
 uint64_t serry_epoch(const serry_comm *comm)
 {
-    return comm == NULL ? 0 : comm->backend->epoch(comm->member);
+    if (comm == NULL)
+        return 0;
+    serry_comm_hold(comm);
+    uint64_t epoch = comm->backend->epoch(comm->member);
+    serry_comm_release(comm);
+    return epoch;
 }
 
 /* ---- replacements ------------------------------------------------------------------------------ */
@@ -106,6 +139,47 @@ int serry_rejoin(const serry_config *config, serry_comm **comm)
     if (entering.entry == SERRY_ENTRY_ENVIRONMENT)
         entering.entry = SERRY_ENTRY_REPLACEMENT;
     return serry_init(&entering, comm);
+}
+
+typedef struct regaining {
+    int index;
+    serry_member *member;
+} regaining;
+
+static int regain(serry_comm *comm, const serry_limit *limit, void *argument, serry_error *error)
+{
+    regaining *r = argument;
+
+    return comm->backend->regain(comm->member, r->index, limit, &r->member, error);
+}
+
+int serry_rejoin_part(serry_comm *comm, int index, serry_comm **part)
+{
+    int rc = serry_comm_check_new(comm, "rejoin_part", 0, part);
+    regaining r = {index, NULL};
+
+    if (rc != SERRY_OK)
+        return rc;
+    if (index < 0 || comm->backend->regain == NULL) {
+        serry_error_begin(&comm->error, "rejoin_part", 0, comm->rank);
+        if (index < 0)
+            return serry_fail(&comm->error, SERRY_ERR_INVALID,
+                              "rejoin_part: %d is no number of a communicator; give 0 or more",
+                              index);
+        return serry_fail(&comm->error, SERRY_ERR_UNSUPPORTED,
+                          "rejoin_part: backend %s has no replacements", comm->backend->name);
+    }
+    serry_comm *made = serry_comm_new(comm->backend, comm->limit.timeout_ms, comm, &comm->error);
+    if (made == NULL)
+        return comm->error.error;
+    rc = serry_comm_do(comm, regain, &r);
+    if (rc != SERRY_OK) {
+        free(made);
+        return rc;
+    }
+    serry_comm_adopt(made, r.member);
+    *part = made;
+    return SERRY_OK;
 }
 
 int serry_comm_meet(serry_comm *comm)

@@ -22,6 +22,12 @@ int no_settled(serry_member *member, int dest, uint64_t ticket, serry_error *err
     return refuse(error);
 }
 
+int no_withdraw(serry_member *member, int dest, uint64_t ticket)
+{
+    (void)member, (void)dest, (void)ticket;
+    return SERRY_OK; /* there are no tickets */
+}
+
 int no_peek(serry_member *member, int source, serry_envelope *envelope, serry_error *error)
 {
     (void)member, (void)source, (void)envelope;

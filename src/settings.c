@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "comm.h"
 #include "record.h"
 
 #define DEFAULT_TIMEOUT_MS 300000
@@ -199,4 +201,40 @@ int serry_settings_find_backend(const serry_config *config, const serry_backend 
     int which = 0, result = read_word("SERRY_BACKEND", k_names, 3, &which, error);
     *backend = backends[which];
     return result;
+}
+
+/* "thread", "thread:CPU" or "caller". */
+static bool read_progress(const char *text, serry_progress *progress, int *cpu)
+{
+    const char *rest = "";
+    long long number;
+
+    *progress = strcmp(text, "caller") == 0 ? SERRY_PROGRESS_CALLER : SERRY_PROGRESS_THREAD;
+    if (*progress == SERRY_PROGRESS_CALLER || strcmp(text, "thread") == 0)
+        return true;
+    if (strncmp(text, "thread:", 7) != 0 || !serry_read_number(text + 7, &number, &rest) ||
+        *rest != '\0' || number < 0 || number >= CPU_SETSIZE)
+        return false;
+    *cpu = (int)number;
+    return true;
+}
+
+int serry_settings_find_progress(const serry_config *config, serry_comm *comm, serry_error *error)
+{
+    serry_progress given = config == NULL ? SERRY_PROGRESS_ENVIRONMENT : config->progress;
+
+    comm->progress = given == SERRY_PROGRESS_ENVIRONMENT ? SERRY_PROGRESS_THREAD : given;
+    comm->progress_cpu = config == NULL ? -1 : config->progress_cpu;
+    if (given < SERRY_PROGRESS_ENVIRONMENT || given > SERRY_PROGRESS_CALLER ||
+        comm->progress_cpu >= CPU_SETSIZE)
+        return serry_fail(error, SERRY_ERR_INVALID,
+                          "serry_config has progress %d on CPU %d, which is none", (int)given,
+                          comm->progress_cpu);
+    if (given != SERRY_PROGRESS_ENVIRONMENT || !serry_is_set("SERRY_PROGRESS") ||
+        read_progress(getenv("SERRY_PROGRESS"), &comm->progress, &comm->progress_cpu))
+        return SERRY_OK;
+    return serry_fail(error, SERRY_ERR_INVALID,
+                      "SERRY_PROGRESS is \"%.40s\", but must be thread, thread:CPU (a number) or "
+                      "caller",
+                      getenv("SERRY_PROGRESS"));
 }

@@ -14,6 +14,10 @@ int serry_settings_find_entry(const serry_config *config, serry_job *job, serry_
 int serry_settings_find_backend(const serry_config *config, const serry_backend **backend,
                                 serry_error *error);
 
+/* Who makes progress; config may be NULL. */
+int serry_settings_find_progress(const serry_config *config, struct serry_comm *comm,
+                                 serry_error *error);
+
 /* Is a variable set, to anything? NULL is not. */
 bool serry_is_set(const char *variable);
 

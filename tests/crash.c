@@ -5,264 +5,58 @@
  *                          (crash_step.h), where all instructions between are alike
  *   crash GROUP --changes  the same, also of long sections, of which only a few points are tried
  *                          otherwise, by chance
- *   crash GROUP --all      at every instruction
+ *   crash GROUP --all      at every instruction: crash_all.h
  *   ... --only TEXT        of scenarios with this text in their names
  *
  * Groups: the table at the end; `all` of them. */
-#include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "crash_ranks.h"
+#include "crash_all.h"
 #include "crash_scenarios.h"
-#include "crash_step.h"
+#include "crash_trial.h"
 #include "deaths.h"
 
-enum { CHANGES_MOST = 4000, STEPS_MOST = 400000, FAULTS_MOST = 3, LONG_GAP = 64, LOOPS_GAP = 4000 };
-enum { DOUBLES = 8, DOUBLES_ALL = 500 };
+enum { DOUBLES = 8 };
 
 /* Of a section of more instructions so many points are tried, about. */
 enum { LONG_KILLED = 90000, LONG_SEALED = 20000, SAMPLE = 5 };
 
 static bool all_instructions, all_changes;
 
-typedef struct plan {
-    const crash_scenario *scenario;
-    crash_trial *trial; /* shared with the ranks */
-
-    /* the section, as it was recorded */
-    uint64_t *address; /* of each instruction, in the order of execution */
-    unsigned *first;   /* for each change: the number of the instruction after it */
-    unsigned steps, changes;
-    unsigned known; /* from this change on the others know of the victim: it may join */
-
-    int second;         /* who dies soon after the victim; -1: nobody */
-    unsigned second_us; /* how soon */
-
-    unsigned points, trials, early, faults;
-} plan;
-
-/* ---- one trial -------------------------------------------------------------------------------- */
-
-static unsigned who_goes(const crash_scenario *s)
-{
-    return 1u << s->victim | (s->fallen ? 1u << (s->size - 1) : 0);
-}
-
-static test_run *start(plan *p, bool sealed)
-{
-    const crash_scenario *s = p->scenario;
-    test_options options = {.size = s->size + s->newcomers, .body_joins = true};
-
-    memset(p->trial, 0, sizeof(*p->trial));
-    p->trial->scenario = s;
-    p->trial->gone = who_goes(s) | (p->second >= 0 ? 1u << p->second : 0);
-    p->trial->sealed = sealed;
-    return test_start(&options, crash_body, p->trial);
-}
-
-static bool has_children(void)
-{
-    return waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD;
-}
-
-/* Whatever went wrong is on stderr already. */
-static void finish(plan *p, test_run *run, bool fired, crash_point at)
-{
-    int bad = test_end_count(run);
-    bool agree = crash_logs_agree(p->trial);
-
-    p->trials++;
-    if (bad == 0 && agree && fired && !has_children())
-        return;
-    fprintf(stderr, "FAULT: %s, killed after change %u and %u instructions: %s\n",
-            p->scenario->name, at.changes, at.after,
-            !fired   ? "the fault did not fire"
-            : !agree ? "the survivors differ"
-                     : "see above");
-    p->faults++;
-}
-
-/* To the end of the section; the victim is killed there. */
-static void record(plan *p)
-{
-    stepper s;
-    test_run *run = start(p, false);
-    bool fired = step_attach(&s, run, p->scenario->victim);
-
-    p->steps = p->changes = p->first[0] = 0;
-    while (fired && p->steps < STEPS_MOST && p->changes + 1 < CHANGES_MOST) {
-        step_outcome outcome = step_once(&s);
-        if (outcome >= STEP_ENDED)
-            break;
-        p->address[p->steps++] = s.address;
-        if (outcome == STEP_CHANGED)
-            p->first[++p->changes] = p->steps;
-        if (s.call == SYS_accept4 || (s.call == SYS_sendmsg && p->known == 0))
-            p->known = p->changes;
-    }
-    p->first[p->changes + 1] = p->steps;
-    fired = step_kill(&s) && fired;
-    step_detach(&s);
-    finish(p, run, fired, s.at);
-}
-
-/* Instructions from change c to the next one. */
-static unsigned gap(const plan *p, unsigned c)
-{
-    return p->first[c + 1] - p->first[c];
-}
-
-/* How often instruction number i of the record has been come to when it is executed. */
-static unsigned passes(const plan *p, unsigned i)
-{
-    unsigned count = 0;
-
-    for (unsigned k = 0; k <= i; k++)
-        count += p->address[k] == p->address[i];
-    return count;
-}
-
-/* By a leap, where that saves steps, to the point itself or to the change before it. */
-static step_outcome leap(const plan *p, stepper *s, crash_point point)
-{
-    unsigned change = p->first[point.changes], target = change + point.after;
-    crash_point before = {point.changes - 1, point.changes == 0 ? 0 : gap(p, point.changes - 1)};
-
-    if (point.after > LONG_GAP && target < p->steps && passes(p, target) < point.after / 4)
-        return step_leap(s, p->address[target], passes(p, target), point);
-    if (point.changes == 0)
-        return STEP_QUIET;
-    before.after--;
-    return step_leap(s, p->address[change - 1], passes(p, change - 1), before);
-}
-
-/* Where a run differs from the record, because somebody slept here and not there, a leap may miss its
- * target. False: the victim ran to its end. */
-static bool go_to(stepper *s, const plan *p, crash_point point, bool leaping)
-{
-    step_outcome outcome = leaping ? leap(p, s, point) : STEP_QUIET;
-
-    if (outcome < STEP_ENDED)
-        outcome = step_to(s, point);
-    return outcome < STEP_ENDED;
-}
-
-static bool kill_there(plan *p, crash_point point, bool leaping)
-{
-    stepper s;
-    test_run *run = start(p, false);
-    bool attached = step_attach(&s, run, p->scenario->victim);
-    bool there = attached && go_to(&s, p, point, leaping);
-    bool fired = step_kill(&s) && attached;
-
-    step_detach(&s);
-    if (p->second >= 0) {
-        usleep(p->second_us);
-        test_kill(run, p->second);
-    }
-    finish(p, run, fired, s.at);
-    return there;
-}
-
-static void kill_at(plan *p, crash_point point)
-{
-    p->early += !kill_there(p, point, true) && !kill_there(p, point, false);
-}
-
-static unsigned count_survivors(const plan *p)
-{
-    int ranks = p->scenario->size + p->scenario->newcomers;
-
-    return (unsigned)(ranks - __builtin_popcount(p->trial->gone));
-}
-
-/* The victim is stopped and sealed; the others go on, and go on further when it wakes up. Not while it
- * holds the lock of the pool: they would wait for that, and fail after 10 s. */
-static bool seal_there(plan *p, crash_point point, bool leaping)
-{
-    stepper s;
-    test_run *run = start(p, true);
-    bool attached = step_attach(&s, run, p->scenario->victim);
-    bool there = attached && go_to(&s, p, point, leaping);
-
-    while (there && step_holds_lock(&s) && step_once(&s) < STEP_ENDED)
-        ;
-    bool fired = step_seal(&s) && attached;
-
-    while (test_flag(run, CRASH_SURVIVED) < count_survivors(p))
-        test_sleep_ms(1);
-    test_raise_in(run, CRASH_WOKEN);
-    step_release(&s);
-    step_detach(&s);
-    finish(p, run, fired, s.at);
-    return there;
-}
-
-static void seal_at(plan *p, crash_point point)
-{
-    p->early += !seal_there(p, point, true) && !seal_there(p, point, false);
-}
-
 /* ---- all of a scenario ------------------------------------------------------------------------ */
-
-/* In a long gap, the passes of a loop between the second and the last one are all the same. */
-static bool is_repetition(const plan *p, unsigned c, unsigned after)
-{
-    const uint64_t *at = p->address + p->first[c];
-    unsigned before = 0, behind = 0;
-
-    for (unsigned i = 0; i < gap(p, c); i++)
-        if (at[i] == at[after]) {
-            before += i < after;
-            behind += i > after;
-        }
-    return before >= 2 && behind >= 1;
-}
 
 static bool is_point(const plan *p, unsigned c, unsigned after)
 {
-    unsigned length = gap(p, c);
+    unsigned length = plan_gap(p, c);
 
-    if (all_instructions)
-        return length < LOOPS_GAP || !is_repetition(p, c, after);
     return after == 0 || after + 1 == length || (length > LONG_GAP && after == length / 2);
 }
-
-typedef void (*trial_function)(plan *p, crash_point point);
 
 /* A sequence of chance for the scenario. */
 static uint64_t sequence_of(const plan *p)
 {
     uint64_t purpose = 0;
 
-    for (const char *c = p->scenario->name; *c; c++)
+    for (const char *c = p->scenario.name; *c; c++)
         purpose = purpose * 31 + (unsigned char)*c;
     return chance_begin(purpose);
 }
 
-static void try_all(plan *p, trial_function trial)
+static void try_changes(plan *p)
 {
     uint64_t sequence = sequence_of(p);
-    bool sample = p->steps > (trial == seal_at ? LONG_SEALED : LONG_KILLED) && !all_changes &&
-                  !all_instructions;
+    bool sample = p->steps > (p->fault == PLAN_SEAL ? LONG_SEALED : LONG_KILLED) && !all_changes;
 
-    for (unsigned c = p->scenario->joins ? p->known : 0; c <= p->changes; c++)
-        for (unsigned after = 0; after < gap(p, c); after++) {
+    for (unsigned c = p->known; c <= p->changes; c++)
+        for (unsigned after = 0; after < plan_gap(p, c); after++) {
             if (!is_point(p, c, after) || (sample && chance(&sequence, 3 * p->changes) >= SAMPLE))
                 continue;
-            p->points++;
-            trial(p, (crash_point){c, after});
-            if (all_instructions && p->points % 1000 == 0)
-                print_message("%s: %u of %u instructions\n", p->scenario->name, p->first[c] + after,
-                              p->steps);
-            if (p->faults >= FAULTS_MOST) {
-                fprintf(stderr, "%s: enough\n", p->scenario->name);
+            plan_try(p, (crash_point){c, after});
+            if (p->faults >= PLAN_FAULTS_MOST) {
+                fprintf(stderr, "%s: enough\n", p->scenario.name);
                 return;
             }
         }
@@ -273,98 +67,147 @@ static void try_some(plan *p)
 {
     uint64_t sequence = sequence_of(p);
 
-    for (unsigned i = 0; i < (all_instructions ? DOUBLES_ALL : DOUBLES) && p->faults == 0; i++) {
-        unsigned change = chance(&sequence, p->changes + 1), length = gap(p, change);
+    for (unsigned i = 0; i < DOUBLES && p->faults == 0; i++) {
+        unsigned change = chance(&sequence, p->changes + 1), length = plan_gap(p, change);
         unsigned after = chance(&sequence, 2) == 0 || length == 0 ? 0 : chance(&sequence, length);
-        do
-            p->second = (int)chance(&sequence, (unsigned)p->scenario->size);
-        while (who_goes(p->scenario) >> p->second & 1);
-        p->second_us = chance_us(&sequence, 9);
-        p->points++;
-        kill_at(p, (crash_point){change, after});
+        plan_draw_second(p, &sequence);
+        plan_try(p, (crash_point){change, after});
     }
 }
 
-static void try_scenario(const crash_scenario *scenario, trial_function trial)
+/* Who has not joined yet cannot be sealed. */
+static bool is_possible(const plan *p)
 {
-    plan p = {.scenario = scenario, .second = -1};
+    const crash_scenario *s = &p->scenario;
 
-    p.trial = test_shared(sizeof(*p.trial));
-    p.address = calloc(STEPS_MOST, sizeof(*p.address));
-    p.first = calloc(CHANGES_MOST + 1, sizeof(*p.first));
+    switch (p->fault) {
+    case PLAN_KILL_TWO:
+        return !s->joins;
+    case PLAN_SEAL:
+        return !s->awake && !s->joins && s->victim < s->size;
+    case PLAN_KILL:
+    default:
+        return true;
+    }
+}
+
+static void record(void **state)
+{
+    plan *p = *state;
+
+    if (!is_possible(p))
+        skip();
+    plan_record(p);
+    all_add(p);
+    print_message("%s: %u points\n", p->scenario.name, p->steps);
+    assert_int_equal(p->faults, 0);
+}
+
+static void try(void **state)
+{
+    plan *p = *state;
     double began = test_now();
-    record(&p);
-    if (trial != NULL)
-        try_all(&p, trial);
+
+    if (!is_possible(p))
+        skip();
+    if (!all_instructions)
+        plan_record(p);
+    if (all_instructions)
+        all_try(p);
+    else if (p->fault == PLAN_KILL_TWO)
+        try_some(p);
     else
-        try_some(&p);
+        try_changes(p);
     print_message("%s: %u instructions, %u changes, %u points, %u trials (%u at the end), %.1f s\n",
-                  scenario->name, p.steps, p.changes, p.points, p.trials, p.early,
+                  p->scenario.name, p->steps, p->changes, p->points, p->trials, p->early,
                   test_now() - began);
-    free(p.address);
-    free(p.first);
-    test_unshare(p.trial, sizeof(*p.trial));
-    assert_int_equal(p.faults, 0);
+    plan_release(p);
+    assert_int_equal(p->faults, 0);
 }
 
-static void killed(void **state)
-{
-    try_scenario(*state, kill_at);
-}
-
-/* With one rank more, so that two are left. */
-static void both_killed(void **state)
-{
-    crash_scenario scenario = *(const crash_scenario *)*state;
-
-    scenario.size = CRASH_RANKS - 1;
-    if (scenario.joins)
-        skip();
-    try_scenario(&scenario, NULL);
-}
-
-static void sealed(void **state)
-{
-    const crash_scenario *scenario = *state;
-
-    /* who has not joined yet cannot be sealed */
-    if (scenario->awake || scenario->joins || scenario->victim >= scenario->size)
-        skip();
-    try_scenario(scenario, seal_at);
-}
+/* ---- groups ----------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
     const crash_scenario *scenarios;
     const size_t *count;
-    CMUnitTestFunction function;
+    plan_fault fault;
 } groups[] = {
-    {"collectives", crash_collectives, &crash_collectives_count, killed},
-    {"recoveries", crash_recoveries, &crash_recoveries_count, killed},
-    {"memberships", crash_memberships, &crash_memberships_count, killed},
-    {"replacements", crash_replacements, &crash_replacements_count, killed},
-    {"double_collectives", crash_collectives, &crash_collectives_count, both_killed},
-    {"double_memberships", crash_memberships, &crash_memberships_count, both_killed},
-    {"sleeping_memberships", crash_memberships, &crash_memberships_count, sealed},
-    {"sleeping_replacements", crash_replacements, &crash_replacements_count, sealed},
-    {"sleeping_collectives", crash_collectives, &crash_collectives_count, sealed},
+    {"collectives", crash_collectives, &crash_collectives_count, PLAN_KILL},
+    {"recoveries", crash_recoveries, &crash_recoveries_count, PLAN_KILL},
+    {"memberships", crash_memberships, &crash_memberships_count, PLAN_KILL},
+    {"replacements", crash_replacements, &crash_replacements_count, PLAN_KILL},
+    {"double_collectives", crash_collectives, &crash_collectives_count, PLAN_KILL_TWO},
+    {"double_memberships", crash_memberships, &crash_memberships_count, PLAN_KILL_TWO},
+    {"sleeping_memberships", crash_memberships, &crash_memberships_count, PLAN_SEAL},
+    {"sleeping_replacements", crash_replacements, &crash_replacements_count, PLAN_SEAL},
+    {"sleeping_collectives", crash_collectives, &crash_collectives_count, PLAN_SEAL},
 };
 
-static int run_group(size_t group, const char *only)
-{
-    const crash_scenario *scenarios = groups[group].scenarios;
-    size_t count = *groups[group].count, chosen = 0;
-    struct CMUnitTest *tests = calloc(count, sizeof(*tests));
+enum { GROUPS = sizeof(groups) / sizeof(groups[0]) };
 
-    for (size_t i = 0; i < count; i++)
-        if (only == NULL || strstr(scenarios[i].name, only) != NULL)
-            tests[chosen++] =
-                (struct CMUnitTest){.name = scenarios[i].name,
-                                    .test_func = groups[group].function,
-                                    .initial_state = (void *)(uintptr_t)&scenarios[i]};
-    int failed = _cmocka_run_group_tests(groups[group].name, tests, chosen, NULL, NULL);
+typedef struct chosen {
+    plan *plans;
+    size_t count;
+} chosen;
+
+/* Two that are killed have one rank more, so that two are left. */
+static chosen choose(size_t group, const char *only)
+{
+    chosen c = {calloc(*groups[group].count, sizeof(plan)), 0};
+
+    for (size_t i = 0; i < *groups[group].count; i++) {
+        plan p = {.group = groups[group].name,
+                  .scenario = groups[group].scenarios[i],
+                  .fault = groups[group].fault};
+        if (p.fault == PLAN_KILL_TWO)
+            p.scenario.size = CRASH_RANKS - 1;
+        if (only == NULL || strstr(p.scenario.name, only) != NULL)
+            c.plans[c.count++] = p;
+    }
+    return c;
+}
+
+static int run(CMUnitTestFunction function, const chosen *c)
+{
+    struct CMUnitTest *tests = calloc(c->count + 1, sizeof(*tests));
+
+    for (size_t i = 0; i < c->count; i++)
+        tests[i] = (struct CMUnitTest){.name = c->plans[i].scenario.name,
+                                       .test_func = function,
+                                       .initial_state = &c->plans[i]};
+    int failed =
+        c->count == 0 ? 0 : _cmocka_run_group_tests(c->plans[0].group, tests, c->count, NULL, NULL);
     free(tests);
     return failed;
+}
+
+static int run_groups(const char *name, const char *only)
+{
+    chosen c[GROUPS] = {{0}};
+    int failed = 0;
+
+    for (size_t i = 0; i < GROUPS; i++)
+        if (strcmp(name, "all") == 0 || strcmp(name, groups[i].name) == 0)
+            c[i] = choose(i, only);
+    for (size_t i = 0; i < GROUPS && all_instructions; i++)
+        failed += run(record, &c[i]);
+    if (all_instructions)
+        all_start();
+    for (size_t i = 0; i < GROUPS; i++) {
+        failed += run(try, &c[i]);
+        free(c[i].plans);
+    }
+    return failed;
+}
+
+static bool is_group(const char *name)
+{
+    bool known = strcmp(name, "all") == 0;
+
+    for (size_t i = 0; i < GROUPS; i++)
+        known |= strcmp(name, groups[i].name) == 0;
+    return known;
 }
 
 /* Without instructions that trap once for each byte that they copy. */
@@ -399,15 +242,8 @@ int main(int argc, char **argv)
     if (!step_possible())
         return 77;
     without_string_instructions(argv);
-    int failed = 0;
-    bool known = false;
-    for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
-        if (strcmp(group, "all") == 0 || strcmp(group, groups[i].name) == 0) {
-            failed += run_group(i, only);
-            known = true;
-        }
-    if (known)
-        return failed > 0;
+    if (is_group(group) && (!all_instructions || all_begin()))
+        return run_groups(group, only) > 0;
     fprintf(stderr, "usage: crash GROUP [--changes|--all] [--only TEXT]\n");
     return 2;
 }

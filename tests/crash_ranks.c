@@ -197,7 +197,7 @@ int crash_join(crash_actor *a, int rank, serry_entry entry)
     config.rank = rank;
     config.size = a->scenario->size;
     config.job = a->self->job;
-    config.timeout_ms = CRASH_TIMEOUT_MS;
+    config.timeout_ms = a->trial->unknown ? CRASH_UNKNOWN_MS : CRASH_TIMEOUT_MS;
     config.pool_bytes = (size_t)64 << 20;
     config.policy = (int)a->scenario->policy;
     config.entry = entry;

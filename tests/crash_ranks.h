@@ -10,6 +10,9 @@
 /* Of each operation: a hang is told with the names of those that it waits for. */
 #define CRASH_TIMEOUT_MS 20000
 
+/* Of joining, where the others wait for one that they have never heard of. */
+#define CRASH_UNKNOWN_MS 500
+
 typedef struct crash_actor crash_actor;
 
 /* One fault: what is called when it strikes, and by whom. */
@@ -52,8 +55,10 @@ typedef struct crash_log {
 /* Shared by all processes of a trial. */
 typedef struct crash_trial {
     const crash_scenario *scenario;
-    bool sealed;   /* the victim is sealed and goes on later, instead of being killed */
-    unsigned gone; /* who will be missing, as bits */
+    bool sealed;          /* the victim is sealed and goes on later, instead of being killed */
+    _Atomic bool unknown; /* not all need have heard of the victim, which joins: they may wait
+                             for it. By the record at first, then as the run has been */
+    unsigned gone;        /* who will be missing, as bits */
     crash_log log[CRASH_RANKS];
 } crash_trial;
 

@@ -195,17 +195,22 @@ static bool has_changed(stepper *s)
 
 /* ---- in the tracer ---------------------------------------------------------------------------- */
 
-/* Stopped at the next instruction? False: it has ended, or a signal has come that nobody sent. */
-static bool await_stop(const stepper *s, int wanted)
+/* By which signal it is stopped; 0: it has ended. */
+static int await_signal(const stepper *s)
 {
     int status;
     siginfo_t ended;
 
     if (waitid(P_PID, (id_t)s->pid, &ended, WSTOPPED | WEXITED | WNOWAIT | __WALL) != 0 ||
         ended.si_code == CLD_EXITED || ended.si_code == CLD_KILLED || ended.si_code == CLD_DUMPED)
-        return false; /* left for the harness to reap */
-    return waitpid(s->pid, &status, __WALL) == s->pid && WIFSTOPPED(status) &&
-           WSTOPSIG(status) == wanted;
+        return 0; /* left for the harness to reap */
+    return waitpid(s->pid, &status, __WALL) == s->pid && WIFSTOPPED(status) ? WSTOPSIG(status) : 0;
+}
+
+/* Stopped at the next instruction? False: it has ended, or a signal has come that nobody sent. */
+static bool await_stop(const stepper *s, int wanted)
+{
+    return await_signal(s) == wanted;
 }
 
 bool step_attach(stepper *s, test_run *run, int rank)
@@ -222,7 +227,7 @@ bool step_attach(stepper *s, test_run *run, int rank)
         return false;
     pin(0, true);
     pin(s->pid, true);
-    ptrace(PTRACE_SETOPTIONS, s->pid, NULL, PTRACE_O_EXITKILL);
+    ptrace(PTRACE_SETOPTIONS, s->pid, NULL, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD);
     snprintf(path, sizeof(path), "/proc/%d/mem", (int)s->pid);
     s->memory = open(path, O_RDONLY | O_CLOEXEC);
     if (syscall(SYS_get_robust_list, s->pid, &head, &length) == 0)
@@ -260,6 +265,14 @@ static bool at_system_call(stepper *s)
     return s->call >= 0;
 }
 
+/* Which system call it has stopped at the beginning of. */
+static long call_begun(const stepper *s)
+{
+    struct user_regs_struct regs;
+
+    return ptrace(PTRACE_GETREGS, s->pid, NULL, &regs) == 0 ? (long)regs.orig_rax : -1;
+}
+
 /* Up to two breakpoints of the processor, which are the traced thread's alone; 0: none. */
 static bool set_breakpoints(const stepper *s, uint64_t first, uint64_t second)
 {
@@ -278,6 +291,12 @@ static bool at_system_call(stepper *s)
     return false;
 }
 
+static long call_begun(const stepper *s)
+{
+    (void)s;
+    return -1;
+}
+
 static bool set_breakpoints(const stepper *s, uint64_t first, uint64_t second)
 {
     (void)s, (void)first, (void)second;
@@ -288,12 +307,20 @@ static bool set_breakpoints(const stepper *s, uint64_t first, uint64_t second)
 
 /* ---- steps ------------------------------------------------------------------------------------ */
 
+static void count_call(stepper *s, long call)
+{
+    s->sent += call == SYS_sendmsg;
+    s->met += call == SYS_accept4;
+}
+
 step_outcome step_once(stepper *s)
 {
     bool called = at_system_call(s);
 
     if (test_flag(s->run, CRASH_DONE) != 0)
         return STEP_ENDED;
+    if (called)
+        count_call(s, s->call);
     if (ptrace(PTRACE_SINGLESTEP, s->pid, NULL, NULL) != 0 || !await_stop(s, SIGTRAP))
         return STEP_LOST;
     s->steps++;
@@ -306,6 +333,22 @@ step_outcome step_once(stepper *s)
     return STEP_CHANGED;
 }
 
+/* To the next breakpoint. Stopped at the beginning and at the end of each system call on the way. */
+static bool run_on(stepper *s)
+{
+    bool inside = false;
+    int signal;
+
+    do {
+        if (ptrace(PTRACE_SYSCALL, s->pid, NULL, NULL) != 0)
+            return false;
+        signal = await_signal(s);
+        if (signal == (SIGTRAP | 0x80) && (inside = !inside))
+            count_call(s, call_begun(s));
+    } while (signal == (SIGTRAP | 0x80));
+    return signal == SIGTRAP;
+}
+
 /* How the run to the breakpoints ends; they are gone then. */
 static step_outcome run_to(stepper *s, uint64_t address, unsigned pass)
 {
@@ -314,7 +357,7 @@ static step_outcome run_to(stepper *s, uint64_t address, unsigned pass)
     at_system_call(s);
     for (unsigned passed = s->address == address; passed < pass && outcome == STEP_CHANGED;
          passed++) {
-        if (ptrace(PTRACE_CONT, s->pid, NULL, NULL) != 0 || !await_stop(s, SIGTRAP))
+        if (!run_on(s))
             return STEP_LOST;
         at_system_call(s);
         if (s->address == (uintptr_t)step_end)

@@ -28,6 +28,8 @@ typedef struct stepper {
     unsigned long steps;
     uint64_t address; /* of the instruction that was executed last, */
     long call;        /* and which system call that was; -1: none that others notice */
+    unsigned sent;    /* messages that it has begun to send, */
+    unsigned met;     /* and connections to accept */
     int descriptors;  /* its /proc/PID/fd; looked through until the arena is there */
     int memory;       /* its /proc/PID/mem */
     uint64_t list;    /* address of its robust list head there */

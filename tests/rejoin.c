@@ -359,7 +359,6 @@ static void body_parts(test_rank *self)
     if (!EXPECT_OK(self, serry_split(self->comm, 0, serry_rank(self->comm), &part)))
         return;
     CHECK(self, serry_size(part) == RANKS);
-    test_expect(self, SERRY_ERR_UNSUPPORTED, serry_set_policy(part, SERRY_WAIT), part, "policy");
     test_expect(self, SERRY_OK,
                 serry_allreduce(SERRY_IN_PLACE, &sum, 1, SERRY_I64, SERRY_SUM, part), part, "sum");
     CHECK(self, sum == RANKS);

@@ -61,6 +61,10 @@ quick meeting hang -DN=2 -DNO_SEAL_DEAD
 quick meeting hang -DN=2 -DLEAVES=1 -DINVITE_FIRST
 quick meeting assertion -DN=2 -DDEATHS=0 -DCALLS=1 -DSTEPS=1 -DREPORT -DCOUNT_LATE
 quick meeting hang -DN=2 -DDEATHS=0 -DAGREE -DAGREE_BLIND
+quick meeting hang -DN=2 -DDEATHS=0 -DPART -DSTAY
+quick meeting hang -DDEATHS=0 -DPART -DFINISH_TWICE
+quick meeting assertion -DN=2 -DDEATHS=0 -DSTALLS=1 -DPART -DSTALE
+quick meeting assertion -DN=2 -DDEATHS=0 -DSTALLS=1 -DPART -DLEAVE_UNSAID
 quick meeting holds -DDEATHS=0
 quick meeting holds -DDEATHS=0 -DAGREE
 quick meeting holds -DN=2 -DDEATHS=0 -DLEAVES=1
@@ -69,12 +73,18 @@ quick meeting holds -DN=2 -DDEATHS=0 -DSTALLS=1
 quick meeting holds -DN=2
 quick meeting holds -DN=2 -DSTEPS=1 -DREPORT
 quick meeting holds -DN=2 -DAGREE
+quick meeting holds -DDEATHS=0 -DPART
+quick meeting holds -DDEATHS=0 -DPART -DAGREE
+quick meeting holds -DN=2 -DPART
 all uniform holds -DSTALLS=2
 all steps holds -DEXCLUDE -DCHUNKS=3
 all steps holds -DEXCLUDE -DCHUNKS=3 -DDEATHS=2
 all steps holds -DDIRECT -DEXCLUDE -DCHUNKS=3 -DDEATHS=2
 all revoke holds -DAGREES=2 -DDEATHS=0
 all revoke holds
+all meeting hang -DSTEPS=1 -DPART -DSTAY_SAID
+all meeting holds -DN=2 -DDEATHS=0 -DSTALLS=1 -DPART
+all meeting holds -DSTEPS=1 -DPART
 all meeting holds -DN=2 -DSTAGED -DWAIT
 all meeting holds -DN=2 -DLEAVES=1
 all meeting holds -DN=2 -DCALLS=1 -DSTEPS=1 -DREPORT

@@ -9,7 +9,10 @@
  *   - the first of them has made the new group and tells where, and who can see that the operation it
  *     has open is decided by now says so: if one does, all finish it instead;
  *   - each has given memory to its region;
- * and all enter the new group. If the set of givers shrinks between two exchanges, all begin again.
+ * and all enter the new group. If the set of givers shrinks between two exchanges, all begin again. Who
+ * has given its position, and then sees the operation it has open decided, leaves the exchange open,
+ * finishes the operation, and goes on with the exchange at the next one. So does who has said in the
+ * second exchange that it sees that, or that it has left the first.
  * Who did not come is sealed in the new group. The monitor marks the slot of a dead rank, then seals its
  * words in every group that it finds; who enters a group looks at the slots afterwards.
  *
@@ -20,6 +23,7 @@
  *
  * -DAGREE: between the first operation and the second all agree, on the control words. CALLS: how often
  * a member calls a meeting by itself. LEAVES: members that may finalize before they have done all.
+ * -DPART: the members also wait for each other somewhere else, after the first operation.
  *
  * Checked: all that return from an operation (or agree), also those that die later, did so in the same
  * group, with the same set; what is dropped has its input; members that meet are always in the same exchange; all know the
@@ -30,7 +34,8 @@
  * decision does not change. So a wait is one step here.
  *
  * -DNO_PASSED -DGIVERS -DNO_DECIDED -DDROPPED_OUT -DNO_RESTART -DNO_SETTLE -DNO_SEAL_MISSING
- * -DNO_SEAL_DEAD -DINVITE_FIRST -DCOUNT_LATE -DNO_LAST_LOOK -DAGREE_BLIND break it. */
+ * -DNO_SEAL_DEAD -DINVITE_FIRST -DCOUNT_LATE -DNO_LAST_LOOK -DAGREE_BLIND
+ * -DSTAY -DSTAY_SAID -DLEAVE_UNSAID -DFINISH_TWICE -DSTALE break it. */
 #ifndef N
 #define N 3 /* members; one newcomer */
 #endif
@@ -61,6 +66,7 @@
 byte dead, slot_dead, slot_left;
 bool applied;
 byte invited; /* to which group; 0: not yet */
+byte parted;  /* who has come to the other place */
 byte world, called; /* called: GROUP_CALL_MEETING */
 byte made = 1;
 byte present[L], settled[L], first_op[L];
@@ -113,17 +119,40 @@ byte deaths, stalls, calls, leaves, finished;
 #define ALL_GIVEN (GIVEN(0) && GIVEN(1) && GIVEN(2) && GIVEN(3))
 #endif
 
+#ifdef STAY
+#define LEAVES_FIRST false
+#else
+#define LEAVES_FIRST true
+#endif
+#if defined(STAY) || defined(STAY_SAID)
+#define LEAVES_SECOND false
+#elif defined(LEAVE_UNSAID)
+#define LEAVES_SECOND true
+#else
+#define LEAVES_SECOND SAYS(GAVE(me))
+#endif
 #ifdef AGREE
 #define AGREEMENT true
 #else
 #define AGREEMENT false
+#endif
+#ifdef PART
+#define PART_NEXT (n == 1 && me < N && !(parted & BIT(me)))
+#else
+#define PART_NEXT false
 #endif
 #ifdef DROPPED_OUT
 #define HAS_BEGUN (open && !dropped)
 #else
 #define HAS_BEGUN open
 #endif
-#define HEARS ((called & BIT(g)) && !deaf)
+#define HEARS ((called & BIT(g)) && n >= deaf)
+#define SEES_DECIDED (open && !dropped && ALL_DECIDED)
+#ifdef STALE
+#define HAS_MOVED SEES_DECIDED
+#else
+#define HAS_MOVED (SEES_DECIDED || given != (POSITION))
+#endif
 
 /* Each survivor has one. The slowest of them is enough to model: what an earlier one does is what a
  * faster one does. */
@@ -169,6 +198,7 @@ inline collect() {
         :: else -> meets = true; assert(PHASE(v) == phase || phase == 0)
         fi;
         if :: PHASE(v) == 1 && LAST(v) > last -> last = LAST(v) :: else fi;
+        if :: PHASE(v) == 1 && COMPLETED(v) >= until -> until = COMPLETED(v) + 1 :: else fi;
         if :: PHASE(v) == 2 && SAYS(v) -> said = true :: else fi;
         if :: PHASE(v) == 2 && (v & 31) != 0 && to == 0 -> to = v & 31 :: else fi
      :: else
@@ -192,8 +222,8 @@ inline collect() {
   r = 0; v = 0
 }
 
-/* Publish the next control step, decide it, look again. */
-inline exchange(value) {
+/* Publish the next control step. */
+inline give(value) {
   if
   :: DIES
   :: atomic { c_sealed[g] & BIT(me) -> goto excluded }
@@ -204,13 +234,19 @@ inline exchange(value) {
        phase = PHASE(v);
        GAVE(me) = v;
        C(me) = x;
+       if :: phase == 1 -> given = v; until = 0 :: else fi;
        v = 0; had = givers; givers = 0
      }
-  fi;
+  fi
+}
+
+/* Decide it, look again; or leave it open. */
+inline take(may_leave) {
   if
   :: DIES
   :: atomic { c_sealed[g] & BIT(me) -> goto excluded }
-  :: atomic { ALL_GIVEN && !(c_sealed[g] & BIT(me)) -> collect(); phase = 0 }
+  :: atomic { (may_leave) && SEES_DECIDED && !(ALL_GIVEN) -> left = phase; deaf = n + 1; goto decide }
+  :: atomic { ALL_GIVEN && !(c_sealed[g] & BIT(me)) -> collect(); phase = 0; left = 0 }
   fi
 }
 
@@ -230,7 +266,8 @@ inline return_from(how) {
   n++;
   check(RESULT(set, g, how));
   set = 0; turn = 0;
-  open = false; passed = false; dropped = false; deaf = false
+  if :: n >= deaf -> deaf = 0 :: else fi;
+  open = false; passed = false; dropped = false
 }
 
 /* The set of those that have reached the step. */
@@ -299,7 +336,10 @@ proctype rank(byte me) {
   byte g, n, s, x;            /* group; operations completed; last step and control step there */
   byte alive, c_alive, known; /* members not known to be absent in each row; not reported */
   byte r, v, set, turn, givers, had, voters, last, to, phase;
-  bool open, passed, dropped, deaf; /* of the operation */
+  byte deaf, until, left;     /* to meetings, until that operation ends; what those that meet say of
+                                 that; the phase of the exchange that was left open */
+  byte given;                 /* the position */
+  bool open, passed, dropped; /* of the operation */
   bool behind, drops, said, meets, agreed, news;
 
   if
@@ -326,14 +366,17 @@ enter:
   atomic { alive = present[g]; c_alive = alive; known = alive };
 entry:
   if
+#ifdef PART
+  :: atomic { PART_NEXT -> parted = parted | BIT(me); goto part }
+#endif
   :: atomic { n == OPS && !news -> goto leave }
 #ifdef AGREE
-  :: atomic { n == 1 && !agreed && !news && n < OPS -> goto agree }
-  :: atomic { n < OPS && HEARS && (n != 1 || agreed || news) -> goto meeting }
-  :: atomic { n < OPS && !HEARS && (n != 1 || agreed) && !news -> goto publish }
+  :: atomic { n == 1 && !agreed && !news && n < OPS && !PART_NEXT -> goto agree }
+  :: atomic { n < OPS && HEARS && (n != 1 || agreed || news) && !PART_NEXT -> goto meeting }
+  :: atomic { n < OPS && !HEARS && (n != 1 || agreed) && !news && !PART_NEXT -> goto publish }
 #else
-  :: atomic { n < OPS && HEARS -> goto meeting }
-  :: atomic { n < OPS && !HEARS && !news -> goto publish }
+  :: atomic { n < OPS && !PART_NEXT && HEARS -> goto meeting }
+  :: atomic { n < OPS && !PART_NEXT && !HEARS && !news -> goto publish }
 #endif
 #ifdef COUNT_LATE
   :: atomic { n < OPS && !HEARS && news -> news = false; n++; check(RESULT(alive, g, JOINED)); goto entry }
@@ -345,6 +388,14 @@ entry:
   :: atomic { n < OPS && (n != 1 || agreed || !AGREEMENT) && calls < CALLS -> calls++; called = called | BIT(g); goto meeting }
 #endif
   fi;
+
+#ifdef PART
+part:
+  if
+  :: DIES
+  :: atomic { ((parted | slot_dead | slot_left) & ALL) == ALL -> goto entry }
+  fi;
+#endif
 
 publish:
   if
@@ -363,7 +414,7 @@ decide:
   :: atomic { w_sealed[g] & BIT(me) -> goto excluded }
   :: atomic { HEARS -> goto meeting }
 #if CALLS > 0
-  :: atomic { calls < CALLS && !(called & BIT(g)) && !deaf -> calls++; called = called | BIT(g); goto meeting }
+  :: atomic { calls < CALLS && !(called & BIT(g)) && n >= deaf -> calls++; called = called | BIT(g); goto meeting }
 #endif
   :: atomic { ALL_DECIDED -> goto decided }
   fi;
@@ -385,7 +436,7 @@ decided:
 #endif
           if :: w_sealed[g] & BIT(me) -> goto excluded :: else fi;
 #ifdef WAIT
-          dropped = true; passed = true; deaf = false; set = 0; turn = 0;
+          dropped = true; passed = true; deaf = 0; set = 0; turn = 0;
           goto wait;
 #endif
           known = known & set;
@@ -424,12 +475,19 @@ wait: /* for a replacement */
 
 #ifdef AGREE
 agree:
-  exchange(AGREES);
+  if
+  :: left != 0 ->
+     take(false);
+     atomic { forget(); meets = false }
+  :: left == 0
+  fi;
+  give(AGREES);
+  take(false);
   atomic {
-    forget();
 #ifndef AGREE_BLIND
-    if :: meets -> meets = false; goto agree :: else fi; /* a mismatch */
+    if :: meets -> deaf = until; forget(); meets = false; goto agree :: else fi; /* a mismatch */
 #endif
+    forget();
     meets = false;
     agreed = true;
     v = 128 | voters;
@@ -448,19 +506,28 @@ agree:
 #endif
 
 meeting:
-  to = 0;
-  exchange(POSITION);
+  if
+  :: atomic { left == 0 && SEES_DECIDED && LEAVES_FIRST -> deaf = n + 1; goto decide }
+  :: atomic { left == 2 -> goto memory }
+  :: atomic { left == 1 -> goto positions }
+  :: atomic { left == 0 && !(SEES_DECIDED && LEAVES_FIRST) -> to = 0; givers = 0 }
+  fi;
+  give(POSITION);
+positions:
+  take(LEAVES_FIRST);
   atomic {
-    if :: voters != 0 -> goto put_off :: else fi; /* a mismatch: some of them agree */
-    if :: n + open < last -> goto excluded :: else fi;
+    if :: voters != 0 -> deaf = until; goto put_off :: else fi; /* a mismatch: some of them agree */
+    if :: REACHED(given) < last -> goto excluded :: else fi;
     if
-    :: behind && !drops && n < last -> goto put_off           /* FINISH */
-    :: behind && !drops && n >= last -> forget(); goto meeting /* AGAIN */
-    :: !behind || drops                                        /* REPLACE */
-    fi;
-#ifndef STAGED
-    assert(!passed || dropped); /* what is dropped has its input */
+#ifdef FINISH_TWICE
+    :: behind && !drops && COMPLETED(given) < last -> deaf = (n < last -> last : n + 1); goto put_off
+    :: behind && !drops && COMPLETED(given) >= last -> forget(); goto meeting
+#else
+    :: behind && !drops && n < last -> deaf = last; goto put_off /* FINISH */
+    :: behind && !drops && n >= last -> forget(); goto meeting   /* AGAIN */
 #endif
+    :: !behind || drops                                          /* REPLACE */
+    fi;
     last = 0; behind = false; drops = false; meets = false
   };
   if
@@ -475,11 +542,14 @@ meeting:
        true ->
 #endif
 #ifndef NO_DECIDED
-       said = open && !dropped && ALL_DECIDED;
+       said = HAS_MOVED;
+#endif
+#ifndef STAGED
+       assert(!passed || dropped || said); /* what is dropped has its input */
 #endif
        do :: givers & BIT(r) -> break :: else -> r++ od;
        if
-       :: r == me -> make()
+       :: r == me && !said -> make()
        :: else
        fi;
        r = 0
@@ -497,17 +567,29 @@ meeting:
 #endif
      }
   fi;
-  exchange(MEMORY);
+  give(MEMORY);
+memory:
+  take(LEAVES_SECOND);
   atomic {
     meets = false;
     if
-    :: voters != 0 -> goto put_off
+    :: voters != 0 -> deaf = until; goto put_off
 #ifndef NO_RESTART
     :: voters == 0 && givers != had -> forget(); goto meeting
-    :: voters == 0 && givers == had && said -> if :: HAS_BEGUN -> goto put_off :: else -> goto excluded fi
+    :: voters == 0 && givers == had && said ->
+       if
+       :: HAS_BEGUN -> deaf = n + 1; goto put_off
+       :: !HAS_BEGUN && HAS_MOVED -> forget(); goto meeting
+       :: else -> goto excluded
+       fi
     :: voters == 0 && givers == had && !said
 #else
-    :: voters == 0 && said -> if :: HAS_BEGUN -> goto put_off :: else -> goto excluded fi
+    :: voters == 0 && said ->
+       if
+       :: HAS_BEGUN -> deaf = n + 1; goto put_off
+       :: !HAS_BEGUN && HAS_MOVED -> forget(); goto meeting
+       :: else -> goto excluded
+       fi
     :: voters == 0 && !said
 #endif
     fi;
@@ -517,11 +599,12 @@ meeting:
   :: DIES
   :: atomic { true -> settled[to] = settled[to] | BIT(me) }
   fi;
-  exchange(READY);
+  give(READY);
+  take(false);
   atomic {
     meets = false;
     if
-    :: voters != 0 -> goto put_off
+    :: voters != 0 -> deaf = until; goto put_off
 #ifndef NO_RESTART
     :: voters == 0 && givers != had -> forget(); goto meeting
     :: voters == 0 && givers == had
@@ -547,7 +630,7 @@ meeting:
 #ifndef INVITE_FIRST
        announce();
 #endif
-       open = false; passed = false; dropped = false; deaf = false; set = 0; turn = 0;
+       open = false; passed = false; dropped = false; deaf = 0; until = 0; given = 0; set = 0; turn = 0;
        v = present[to] & ~alive & BIT(N); /* who has joined */
        alive = present[to]; c_alive = alive;
        known = known | v;
@@ -570,15 +653,14 @@ meeting:
      }
   fi;
 
-put_off: /* to the end of the operation */
+put_off: /* to the end of an operation */
   atomic {
     forget();
     meets = false;
 #ifdef WAIT
     if :: dropped -> goto wait :: else fi;
 #endif
-    deaf = true;
-    if :: open -> goto decide :: else -> goto publish fi
+    if :: open -> goto decide :: else -> goto entry fi
   };
 
 leave:
@@ -602,7 +684,7 @@ out:
     finished++;
     r = 0; v = 0; set = 0; turn = 0; phase = 0;
     forget();
-    open = false; passed = false; dropped = false; deaf = false;
+    open = false; passed = false; dropped = false; deaf = 0; until = 0; left = 0; given = 0;
     meets = false; agreed = false; news = false;
     alive = 0; c_alive = 0; known = 0; g = 0; n = 0; s = 0; x = 0
   }

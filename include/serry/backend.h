@@ -149,6 +149,10 @@ typedef struct serry_backend {
     int (*shrink)(serry_member *member, const serry_limit *limit, serry_member **rest,
                   serry_error *error);
 
+    /* As serry_rejoin_part. NULL: nobody can be replaced here. */
+    int (*regain)(serry_member *member, int index, const serry_limit *limit, serry_member **part,
+                  serry_error *error);
+
     /**
      * Meet all living members, wherever they are: between operations, or in one that cannot end
      * because somebody does not contribute. Whoever is the first calls the others by it: their run
@@ -183,11 +187,17 @@ typedef struct serry_backend {
      * will. */
     int (*settled)(serry_member *member, int dest, uint64_t ticket, serry_error *error);
 
+    /* A message with a ticket shall not come. SERRY_OK: it will not, and its data may be changed.
+     * SERRY_ERR_AGAIN: the receiver has it, or is just reading it; `settled` tells soon. */
+    int (*withdraw)(serry_member *member, int dest, uint64_t ticket);
+
     /* Look at the next message from `source`. SERRY_ERR_AGAIN: there is none. SERRY_ERR_RANK_FAILED:
      * there will be none, because it has failed or left; what it had sent completely came before. */
     int (*peek)(serry_member *member, int source, serry_envelope *envelope, serry_error *error);
 
-    /* After SERRY_OK from peek: get its data, and have done with it. NULL: drop it. */
+    /* After SERRY_OK from peek: get its data, and have done with it. NULL: drop it.
+     * SERRY_ERR_AGAIN, SERRY_ERR_RANK_FAILED: it was withdrawn, or its sender failed, while it was
+     * read; what is in `data` then is nothing. */
     int (*take)(serry_member *member, int source, void *data, serry_error *error);
 
     /* What put, settled and peek of this member would wait for; as `poll` of a limit. */

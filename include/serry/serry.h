@@ -29,6 +29,8 @@
 
 #include <serry/call.h>
 #include <serry/error.h>
+#include <serry/message.h>
+#include <serry/request.h>
 #include <serry/timeout.h>
 #include <serry/types.h>
 
@@ -119,7 +121,8 @@ int serry_set_timeout(serry_comm *comm, int timeout_ms);
 /**
  * What the operations of this communicator do when a rank is missing, from the next one on. Not
  * collective, but all ranks must set the same policy at the same operation: it is compared with the
- * call. Communicators made from this one start with it. SERRY_ERR_INVALID for an unknown policy.
+ * call. Communicators made from this one start with it, or with SERRY_REPORT in place of SERRY_WAIT: to
+ * wait in those, set it there. SERRY_ERR_INVALID for an unknown policy.
  */
 int serry_set_policy(serry_comm *comm, serry_policy policy);
 
@@ -174,13 +177,34 @@ int serry_shrink(serry_comm *comm, serry_comm **rest);
  * SERRY_REPORT that one returns SERRY_ERR_RANK_JOINED on all the others, naming it, with inputs
  * intact: the moment to send it what it must know, by a broadcast for instance. Under SERRY_EXCLUDE
  * and SERRY_WAIT it completes as if nothing had been, so the replacement's first call must be the
- * same one. Communicators that were made from the world's stay without it, until the next split.
+ * same one. Into communicators that were made from the world's it gets by serry_rejoin_part().
  *
  * @param comm  As for serry_init; must hold NULL or a communicator.
  * @retval SERRY_ERR_INVALID  Another replacement waits for the same place, or nobody has failed.
  * @retval SERRY_ERR_TIMEOUT  The others did not come to an operation, or the rank still lives.
  */
 int serry_rejoin(const serry_config *config, serry_comm **comm);
+
+/**
+ * Take the place of this rank's predecessor in a communicator that it had got from this one, by
+ * serry_split(), serry_dup() or serry_shrink(), and had not finalized. For replacements, where the
+ * others go on with the old communicator in place of a new split. Works on communicators that were got
+ * by this function as well.
+ *
+ * Waits until the others come to an operation on that communicator, or wait in one under SERRY_WAIT: the
+ * rank takes part from that operation on, which otherwise is as on the world communicator: under
+ * SERRY_REPORT it returns SERRY_ERR_RANK_JOINED on all the others, else it completes.
+ *
+ * @param index      Which one: the number of splits, dups and shrinks of this communicator, of all ranks
+ *                   together, that came before the one that made it.
+ * @param[out] part  The communicator, or NULL.
+ * @retval SERRY_ERR_INVALID    There is no such communicator: the message says how many there are, or
+ *                              who has left it.
+ * @retval SERRY_ERR_REVOKED    It was revoked.
+ * @retval SERRY_ERR_TIMEOUT    The others did not come to an operation on it. It can be tried again.
+ * @retval SERRY_ERR_CANCELLED  Likewise.
+ */
+int serry_rejoin_part(serry_comm *comm, int index, serry_comm **part);
 
 /**
  * Let a token end the operations of this communicator, from the next one on: those that wait when it

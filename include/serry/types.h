@@ -79,6 +79,13 @@ typedef enum serry_entry {
     SERRY_ENTRY_SPARE            /* waits until any rank fails, and takes its number and place */
 } serry_entry;
 
+/* Who drives operations that were started (request.h) while nobody waits for them. */
+typedef enum serry_progress {
+    SERRY_PROGRESS_ENVIRONMENT = 0, /* SERRY_PROGRESS (thread, thread:CPU, caller), or the thread */
+    SERRY_PROGRESS_THREAD,          /* a thread of the library, one per process */
+    SERRY_PROGRESS_CALLER           /* whoever waits, tests, or makes a synchronous call */
+} serry_progress;
+
 /* What carries the collectives of a communicator: backend.h. */
 struct serry_backend;
 
@@ -110,10 +117,13 @@ typedef struct serry_config {
     serry_entry entry;
     const struct serry_backend *backend; /* outlives the communicators; NULL: SERRY_BACKEND (shm,
                                             socket, self) or serry_backend_shm */
+    serry_progress progress;
+    int progress_cpu; /* where its thread runs; -1: anywhere. The first communicator of a process
+                         that needs the thread decides */
 } serry_config;
 
 // clang-format off
-#define SERRY_CONFIG_INIT {sizeof(serry_config), -1, -1, NULL, SERRY_PROCESSES, 0, 0, -1, SERRY_ENTRY_ENVIRONMENT, NULL}
+#define SERRY_CONFIG_INIT {sizeof(serry_config), -1, -1, NULL, SERRY_PROCESSES, 0, 0, -1, SERRY_ENTRY_ENVIRONMENT, NULL, SERRY_PROGRESS_ENVIRONMENT, -1}
 // clang-format on
 
 /* A user-defined reduction: accumulator[i] = accumulator[i] (op) next[i] for i in [0, count).

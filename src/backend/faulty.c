@@ -333,6 +333,7 @@ static const serry_backend functions = {
     .meet = faulty_meet,
     .put = no_put,
     .settled = no_settled,
+    .withdraw = no_withdraw,
     .peek = no_peek,
     .take = no_take,
     .listen = no_listen,

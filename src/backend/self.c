@@ -320,6 +320,7 @@ const serry_backend serry_backend_self = {
     .meet = self_meet,
     .put = no_put,
     .settled = no_settled,
+    .withdraw = no_withdraw,
     .peek = no_peek,
     .take = no_take,
     .listen = no_listen,

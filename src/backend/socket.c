@@ -420,6 +420,7 @@ const serry_backend serry_backend_socket = {
     .meet = socket_meet,
     .put = no_put,
     .settled = no_settled,
+    .withdraw = no_withdraw,
     .peek = no_peek,
     .take = no_take,
     .listen = no_listen,

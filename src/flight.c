@@ -1,0 +1,444 @@
+/* flight.c - see flight.h: queues, the turn, and calls one after the other. */
+#include "flight.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "record.h"
+#include "token.h"
+
+#define COLD __attribute__((cold, noinline))
+
+/* ---- queues ----------------------------------------------------------------------------------- */
+
+static void queue_init(request_queue *q)
+{
+    q->first = NULL;
+    q->last = &q->first;
+}
+
+static void queue_add(request_queue *q, serry_request *r)
+{
+    r->next = NULL;
+    *q->last = r;
+    q->last = &r->next;
+}
+
+void queue_remove(request_queue *q, serry_request *r)
+{
+    serry_request **place = &q->first;
+
+    while (*place != r)
+        place = &(*place)->next;
+    *place = r->next;
+    if (q->last == &r->next)
+        q->last = place;
+}
+
+static request_queue *queue_of(flight *f, const serry_request *r)
+{
+    switch (r->what) {
+    case REQUEST_CALL:
+        return &f->calls;
+    case REQUEST_SEND:
+        return &f->sends;
+    case REQUEST_RECEIVE:
+    case REQUEST_PROBE:
+    default:
+        return &f->receives;
+    }
+}
+
+/* What others have started meanwhile, in the order in which they did. */
+static void take_incoming(flight *f)
+{
+    if (atomic_load_explicit(&f->incoming, memory_order_relaxed) == NULL)
+        return;
+    serry_request *newest = atomic_exchange_explicit(&f->incoming, NULL, memory_order_acquire);
+    serry_request *oldest = NULL;
+    while (newest != NULL) {
+        serry_request *next = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    while (oldest != NULL) {
+        serry_request *next = oldest->next;
+        queue_add(queue_of(f, oldest), oldest);
+        oldest = next;
+    }
+}
+
+/* ---- the turn --------------------------------------------------------------------------------- */
+
+bool flight_try(flight *f)
+{
+    bool free = false;
+
+    return atomic_compare_exchange_strong_explicit(&f->turn, &free, true, memory_order_seq_cst,
+                                                   memory_order_relaxed);
+}
+
+static COLD void pulse(flight *f)
+{
+    atomic_fetch_add_explicit(&f->pulse, 1, memory_order_seq_cst);
+    sleep_wake(&f->pulse);
+}
+
+void flight_pulse(flight *f)
+{
+    if (__builtin_expect(atomic_load_explicit(&f->sleepers, memory_order_seq_cst) != 0, 0))
+        pulse(f);
+}
+
+void flight_leave(flight *f)
+{
+    atomic_store_explicit(&f->turn, false, memory_order_seq_cst);
+    if (__builtin_expect(atomic_load_explicit(&f->wanted, memory_order_seq_cst) != 0, 0))
+        pulse(f);
+}
+
+void flight_enter(flight *f)
+{
+    sleep_list list;
+
+    if (flight_try(f))
+        return;
+    atomic_fetch_add_explicit(&f->wanted, 1, memory_order_seq_cst);
+    for (;;) {
+        uint32_t seen = atomic_load_explicit(&f->pulse, memory_order_seq_cst);
+        if (flight_try(f))
+            break;
+        sleep_begin(&list, UINT64_MAX);
+        sleep_add(&list, (uint32_t *)(void *)&f->pulse, seen);
+        sleep_on(&list);
+    }
+    atomic_fetch_sub_explicit(&f->wanted, 1, memory_order_seq_cst);
+}
+
+/* ---- ends ------------------------------------------------------------------------------------- */
+
+static COLD void keep_record(flight *f, serry_request *r, int rc)
+{
+    if (f->error.error != rc) {
+        const char *name =
+            r->what == REQUEST_CALL ? serry_kind_name(r->call.kind) : f->error.operation;
+        serry_error_begin(&f->error, name, 0, f->comm->rank);
+        serry_fail(&f->error, rc, "%s: %s", name, serry_strerror(rc));
+    }
+    r->error = malloc(sizeof(*r->error));
+    if (r->error != NULL)
+        *r->error = f->error;
+}
+
+void flight_end(flight *f, serry_request *r, int rc)
+{
+    r->result = rc;
+    if (__builtin_expect(rc != SERRY_OK, 0))
+        keep_record(f, r, rc);
+    if (__builtin_expect(r->token != NULL, 0))
+        serry_token_release(&r->token);
+    if (__builtin_expect(r->completion != NULL, 0))
+        r->completion(rc, rc == SERRY_OK ? NULL : &f->error, r->completion_argument);
+    bool orphan = r->orphan;
+    if (__builtin_expect(orphan, 0)) {
+        free(r->error);
+        free(r);
+    } else {
+        atomic_store_explicit(&r->ended, 1, memory_order_seq_cst); /* the last that is done to it */
+    }
+    atomic_fetch_sub_explicit(&f->running, 1, memory_order_seq_cst);
+    flight_pulse(f);
+}
+
+/* After an operation that stays open, or was not begun: those that were started after it, from r on. */
+static COLD void end_followers(flight *f, serry_request *r)
+{
+    serry_request **place = &f->calls.first;
+
+    while (*place != r)
+        place = &(*place)->next;
+    *place = NULL;
+    f->calls.last = place;
+    while (r != NULL) {
+        serry_request *next = r->next;
+        const char *name = serry_kind_name(r->call.kind);
+        serry_error_begin(&f->error, name, 0, f->comm->rank);
+        serry_fail(&f->error, SERRY_ERR_PENDING,
+                   "an operation that was started before this %s was cancelled or ran out of time; "
+                   "nothing was contributed; repeat that one, then this one",
+                   name);
+        flight_end(f, r, SERRY_ERR_PENDING);
+        r = next;
+    }
+}
+
+COLD void flight_cancel(flight *f, serry_request *r)
+{
+    static const char *const names[] = {"", "send", "recv", "probe"};
+    request_queue *q = queue_of(f, r);
+    bool is_call = r->what == REQUEST_CALL;
+    const char *name = is_call ? serry_kind_name(r->call.kind) : names[r->what];
+
+    take_incoming(f);
+    if (!match_withdraw(f, r))
+        return;
+    serry_request *after = r->next;
+    serry_error_begin(&f->error, name, 0, f->comm->rank);
+    serry_fail(&f->error, SERRY_ERR_CANCELLED, "%s was cancelled%s", name,
+               !is_call ? ""
+               : q->first == r
+                   ? "; it stays open, and the same call again goes on with it"
+                   : " before it began, and nothing was contributed; make the call again");
+    queue_remove(q, r);
+    flight_end(f, r, SERRY_ERR_CANCELLED);
+    if (is_call)
+        end_followers(f, after);
+}
+
+/* ---- calls ------------------------------------------------------------------------------------ */
+
+/* One poll of the first call, or of the meeting that it waits for. */
+static int poll_call(flight *f, serry_request *r)
+{
+    const serry_backend *backend = f->comm->backend;
+    uint64_t votes;
+    int repeat, rc;
+
+    for (;;) {
+        if (f->meeting) {
+            rc = backend->meet(f->comm->member, 0, &r->limit, &votes, &repeat, &f->error);
+            f->meeting = rc == SERRY_ERR_AGAIN;
+            if (rc != SERRY_OK)
+                return rc;
+        }
+        rc = r->function != NULL ? r->function(f->comm, &r->limit, r->argument, &f->error)
+                                 : backend->run(f->comm->member, &r->call, &r->limit, &f->error);
+        if (__builtin_expect(rc != SERRY_ERR_MEETING, 1))
+            return rc;
+        f->meeting = true;
+    }
+}
+
+static void drive_calls(flight *f, sleep_list *list)
+{
+    serry_request *r;
+
+    while ((r = f->calls.first) != NULL) {
+        serry_interest interest = {.sleep = list != NULL};
+        r->limit.poll = &interest;
+        int rc = poll_call(f, r);
+        if (rc == SERRY_ERR_AGAIN) {
+            f->pauses = interest.pauses;
+            f->yields = interest.yields;
+            if (list != NULL)
+                sleep_add_interest(list, &interest);
+            return;
+        }
+        f->calls.first = r->next;
+        if (r->next == NULL)
+            f->calls.last = &f->calls.first;
+        flight_end(f, r, rc);
+        if (rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED)
+            end_followers(f, f->calls.first);
+    }
+}
+
+static COLD void drive_messages(flight *f, sleep_list *list)
+{
+    serry_interest interest = {.sleep = list != NULL};
+    uint64_t at_ns = UINT64_MAX;
+
+    f->comm->backend->listen(f->comm->member, &interest); /* before looking */
+    if (!match_drive(f, list != NULL, &at_ns))
+        return;
+    f->pauses = interest.pauses > f->pauses ? interest.pauses : f->pauses;
+    f->yields = interest.yields > f->yields ? interest.yields : f->yields;
+    if (list == NULL)
+        return;
+    sleep_add_interest(list, &interest);
+    list->at_ns = at_ns < list->at_ns ? at_ns : list->at_ns;
+}
+
+void flight_drive(flight *f, sleep_list *list)
+{
+    take_incoming(f);
+    f->pauses = f->yields = 0;
+    if (f->calls.first != NULL)
+        drive_calls(f, list);
+    if (__builtin_expect(f->sends.first != NULL || f->receives.first != NULL, 0))
+        drive_messages(f, list);
+}
+
+/* ---- starting --------------------------------------------------------------------------------- */
+
+static void push(flight *f, serry_request *r)
+{
+    serry_request *newest = atomic_load_explicit(&f->incoming, memory_order_relaxed);
+
+    do {
+        r->next = newest;
+    } while (!atomic_compare_exchange_weak_explicit(&f->incoming, &newest, r, memory_order_seq_cst,
+                                                    memory_order_relaxed));
+}
+
+void flight_start(flight *f, serry_request *r)
+{
+    request_queue *q = queue_of(f, r);
+
+    atomic_fetch_add_explicit(&f->running, 1, memory_order_seq_cst);
+    if (!flight_try(f)) {
+        push(f, r);
+        flight_pulse(f); /* a thread that waits must look at it */
+        return;
+    }
+    take_incoming(f);
+    bool first = q->first == NULL;
+    queue_add(q, r);
+    if (first || r->what != REQUEST_CALL)
+        flight_drive(f, NULL);
+    flight_leave(f);
+}
+
+int flight_do(flight *f, serry_request *r)
+{
+    flight_start(f, r);
+    request_wait_any(&r, 1, UINT64_MAX);
+    return request_finish(r, &f->comm->error);
+}
+
+bool flight_ask(flight *f, serry_request *r)
+{
+    flight_start(f, r);
+    flight_enter(f);
+    if (!request_has_ended(r))
+        flight_drive(f, NULL);
+    bool ended = request_has_ended(r);
+    if (!ended) {
+        queue_remove(queue_of(f, r), r);
+        serry_token_release(&r->token);
+        atomic_fetch_sub_explicit(&f->running, 1, memory_order_seq_cst);
+    }
+    flight_leave(f);
+    return ended;
+}
+
+static bool is_under_way(const serry_comm *comm)
+{
+    return comm->flight != NULL && !flight_is_idle(comm->flight);
+}
+
+int serry_comm_do(serry_comm *comm, serry_comm_function function, void *argument)
+{
+    int rc;
+
+    if (is_under_way(comm)) {
+        serry_request r;
+        request_init(&r, comm->flight, REQUEST_CALL);
+        r.function = function;
+        r.argument = argument;
+        return flight_do(comm->flight, &r);
+    }
+    do {
+        rc = function(comm, &comm->limit, argument, &comm->error);
+    } while (rc == SERRY_ERR_MEETING && (rc = serry_comm_meet(comm)) == SERRY_OK);
+    return rc;
+}
+
+void serry_comm_hold(const serry_comm *comm)
+{
+    if (comm->flight != NULL)
+        flight_enter(comm->flight);
+}
+
+void serry_comm_release(const serry_comm *comm)
+{
+    if (comm->flight != NULL)
+        flight_leave(comm->flight);
+}
+
+/* ---- beginning and end ------------------------------------------------------------------------ */
+
+void flight_acknowledge(flight *f, const serry_rank_set *acked)
+{
+    for (size_t i = 0; i < sizeof(acked->bits) / sizeof(acked->bits[0]); i++)
+        f->known.bits[i] |= acked->bits[i];
+}
+
+static int make(serry_comm *comm, flight **made)
+{
+    flight *f = calloc(1, sizeof(*f));
+
+    if (f == NULL)
+        return serry_fail(&comm->error, SERRY_ERR_NO_SPACE, "out of memory for a request");
+    f->comm = comm;
+    queue_init(&f->calls);
+    queue_init(&f->sends);
+    queue_init(&f->receives);
+    flight_acknowledge(f, &comm->acked);
+    *made = f;
+    return SERRY_OK;
+}
+
+static COLD int prepare(serry_comm *comm, bool apart)
+{
+    int rc = SERRY_OK;
+
+    serry_error_begin(&comm->error, "start", 0, comm->rank);
+    if (comm->flight == NULL)
+        rc = make(comm, &comm->flight);
+    if (rc == SERRY_OK && apart) {
+        rc = progress_join(comm->flight, &comm->error);
+        comm->flight->joined = rc == SERRY_OK;
+    }
+    return rc;
+}
+
+int flight_of(serry_comm *comm, bool apart, flight **f)
+{
+    if (__builtin_expect(comm->flight == NULL || (apart && !comm->flight->joined), 0)) {
+        int rc = prepare(comm, apart);
+        if (rc != SERRY_OK)
+            return rc;
+    }
+    *f = comm->flight;
+    return SERRY_OK;
+}
+
+void flight_withdraw(flight *f)
+{
+    serry_request *next;
+
+    take_incoming(f);
+    for (serry_request *r = f->sends.first; r != NULL; r = next) {
+        next = r->next;
+        while (r->message.ticket != 0 && !match_withdraw(f, r) &&
+               f->comm->backend->settled(f->comm->member, r->message.peer, r->message.ticket,
+                                         &f->error) == SERRY_ERR_AGAIN)
+            sched_yield(); /* it is being copied by another thread of this process */
+        r->message.ticket = 0;
+    }
+}
+
+static void cancel_all(flight *f, request_queue *q)
+{
+    while (q->first != NULL)
+        flight_cancel(f, q->first);
+}
+
+void flight_free(flight *f)
+{
+    take_incoming(f);
+    cancel_all(f, &f->calls);
+    cancel_all(f, &f->sends);
+    cancel_all(f, &f->receives);
+    match_free(f);
+    free(f);
+}
+
+void flight_forget(flight *f)
+{
+    match_free(f);
+    free(f);
+}
