@@ -160,6 +160,15 @@ static int shm_run(serry_member *member, const serry_call *call, const serry_lim
     return operation_run(m, call, error);
 }
 
+static int shm_run_many(serry_member *member, const serry_call *const *calls, int count, int *done,
+                        const serry_limit *limit, serry_error *error)
+{
+    shm_member *m = own(member);
+
+    wait_begin(&m->limit, limit);
+    return operation_run_many(m, calls, count, done, error);
+}
+
 static int shm_split(serry_member *member, int colour, int key, const serry_limit *limit,
                      serry_member **part, serry_error *error)
 {
@@ -379,6 +388,7 @@ const serry_backend serry_backend_shm = {
     .close = shm_close,
     .forget = shm_forget,
     .run = shm_run,
+    .run_many = shm_run_many,
     .split = shm_split,
     .set_policy = shm_set_policy,
     .set_variant = shm_set_variant,

@@ -26,7 +26,7 @@ typedef struct group_plan {
     serry_rank_set present;         /* members not known to have failed or left */
     serry_policy policy;
     unsigned variant;
-    uint32_t communicator; /* whose group it replaces; 0: a new one's */
+    uint32_t communicator;                    /* whose group it replaces; 0: a new one's */
     uint32_t parent, ordinal, version, parts; /* as in group_header */
     uint16_t origin[SERRY_MAX_RANKS];
     uint64_t operations, epoch;
@@ -119,21 +119,26 @@ static inline group_mail *group_mail_of(const shm_group *g, int rank)
                                   group_mail_bytes(g->size));
 }
 
+static inline size_t group_small_stride(const shm_group *g)
+{
+    return g->small_bytes + sizeof(group_batch);
+}
+
 /* The buffers of a member, after its cells: small, in (staged input), out (staged results). */
 static inline unsigned char *group_small(const shm_group *g, int rank, uint64_t step)
 {
-    return group_region(g, rank) + CELLS * sizeof(group_cell) + (step & 1) * g->small_bytes;
+    return group_region(g, rank) + CELLS * sizeof(group_cell) + (step & 1) * group_small_stride(g);
 }
 
 static inline unsigned char *group_in(const shm_group *g, int rank, uint64_t step)
 {
-    return group_region(g, rank) + CELLS * sizeof(group_cell) + 2 * g->small_bytes +
+    return group_region(g, rank) + CELLS * sizeof(group_cell) + 2 * group_small_stride(g) +
            (step & 1) * g->chunk_bytes;
 }
 
 static inline unsigned char *group_out(const shm_group *g, int rank, uint64_t step)
 {
-    return group_region(g, rank) + CELLS * sizeof(group_cell) + 2 * g->small_bytes +
+    return group_region(g, rank) + CELLS * sizeof(group_cell) + 2 * group_small_stride(g) +
            2 * g->chunk_bytes + (step & 1) * g->chunk_bytes;
 }
 

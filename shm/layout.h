@@ -19,7 +19,7 @@
  *           | region of rank 1   |
  *           | ...                |
  *
- *   region  | group_cell [2] | small[2] | in[2] | out[2] | group_mail |     whole pages
+ *   region  | group_cell [2] | (small, group_batch)[2] | in[2] | out[2] | group_mail |     whole pages
  *
  *   channel | header | line [64] | ring |     an extent of the pool, one for each pair that talks
  *
@@ -144,7 +144,7 @@ typedef struct group_header {
     _Atomic uint32_t formatted;        /* 0, then 1: release when the rest stands, acquire by
                                           monitors, who may come earlier, and by members */
     uint32_t size;                     /* members */
-    uint32_t small_bytes;              /* of one small buffer */
+    uint32_t small_bytes;              /* of one small buffer, without its group_batch */
     uint32_t chunk_bytes;              /* of one in or out buffer */
     uint32_t region_bytes;             /* of one rank's region */
     _Atomic uint32_t call;             /* enum group_call; any member (a meeting: newcomers, too),
@@ -179,6 +179,13 @@ typedef struct group_input {
                                             or pointer (threads); meaningful if direct */
     uint32_t direct;                /* plain, likewise: 1 or 0 */
 } group_input;
+
+/* Behind each small buffer: by its member where calls share the step, plain, published by its word,
+ * two-buffer rule. In any other step the number of an older one stands here. See batch.c. */
+typedef struct group_batch {
+    _Alignas(SHM_LINE) uint64_t step;
+    uint32_t count; /* calls that go with the first one */
+} group_batch;
 
 /* Two per member of a group: one for its operations, and one for those that must work when these
  * cannot any more (agree, shrink), with steps of their own. */

@@ -41,6 +41,7 @@ int operation_setup(shm_member *m, serry_error *error)
 void operation_cleanup(shm_member *m)
 {
     staging_trim(m);
+    batch_free(m);
     free(m->scratch);
 }
 
@@ -241,13 +242,13 @@ static int begin(shm_member *m, const serry_call *call)
     return SERRY_OK;
 }
 
-static bool is_same(const serry_call *a, const serry_call *b)
+bool operation_is_same(const serry_call *a, const serry_call *b)
 {
     return a->kind == b->kind && a->dtype == b->dtype && a->op == b->op && a->root == b->root &&
-           a->count == b->count && a->send == b->send && a->recv == b->recv;
+           a->count == b->count && a->list == b->list && a->send == b->send && a->recv == b->recv;
 }
 
-/* Somebody calls, or the operation is open, or there is something to tell first. OPERATION_GOES_ON: as
+/* Somebody calls, or the operation is open, or there is something to do first. OPERATION_GOES_ON: as
  * usual, then. */
 static COLD int look_around(shm_member *m, const serry_call *call)
 {
@@ -257,10 +258,12 @@ static COLD int look_around(shm_member *m, const serry_call *call)
         m->open = m->dropped = false;
         return operation_fail_revoked(m);
     }
-    if (m->open && !is_same(&m->call, call))
+    if (m->open && !operation_is_same(&m->call, call))
         return operation_fail_pending(m);
+    if (m->news & NEWS_AHEAD)
+        return batch_hand_out_ahead(m, call);
     if (m->news) { /* before the next meeting */
-        m->news = false;
+        m->news = 0;
         m->call = *call;
         if (m->policy == SERRY_REPORT)
             return operation_fail_joined(m); /* it has been counted already */
@@ -272,11 +275,16 @@ static COLD int look_around(shm_member *m, const serry_call *call)
     return OPERATION_GOES_ON;
 }
 
+static bool is_usual(const shm_member *m)
+{
+    return __builtin_expect(
+        group_called(&m->group) < m->hears && !m->open && !m->excluded && m->news == 0, 1);
+}
+
 int operation_run(shm_member *m, const serry_call *call, serry_error *error)
 {
     m->error = error;
-    if (__builtin_expect(group_called(&m->group) >= m->hears || m->open || m->excluded || m->news,
-                         0)) {
+    if (!is_usual(m)) {
         int rc = look_around(m, call);
         if (rc != OPERATION_GOES_ON)
             return rc;
@@ -287,6 +295,31 @@ int operation_run(shm_member *m, const serry_call *call, serry_error *error)
             return rc;
     }
     return drive(m);
+}
+
+int operation_run_many(shm_member *m, const serry_call *const *calls, int count, int *done,
+                       serry_error *error)
+{
+    int rc = OPERATION_GOES_ON;
+
+    m->error = error;
+    *done = 0;
+    if (!is_usual(m) && (rc = look_around(m, calls[0])) != OPERATION_GOES_ON) {
+        *done = rc == SERRY_OK;
+        return rc;
+    }
+    if (!m->open) {
+        rc = begin(m, calls[0]);
+        if (rc != SERRY_OK)
+            return rc;
+        batch_begin(m, calls + 1, count - 1);
+    }
+    batch_attend(m, calls + 1, count - 1);
+    rc = drive(m);
+    *done = batch_done(m) + 1;
+    if (rc != SERRY_OK)
+        *done = 0;
+    return rc;
 }
 
 /* ---- data ------------------------------------------------------------------------------------- */

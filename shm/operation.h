@@ -30,6 +30,11 @@ typedef struct algorithm {
     int (*decided)(shm_member *m);
 } algorithm;
 
+/* Replacements have joined, which is to be told; results are there already: see batch.c. */
+enum { NEWS_JOINED = 1u, NEWS_AHEAD = 2u };
+
+enum { OPERATION_MANY = 128 }; /* calls that may share a step, beside the first one */
+
 /* A rank's membership in a group. Private memory of one thread. */
 struct shm_member {
     shm_group group;
@@ -55,7 +60,7 @@ struct shm_member {
     bool dropped;   /* under SERRY_WAIT: it found members missing, and waits for replacements */
     bool deaf;      /* to meetings, until operation deaf_until ends: see meeting.c */
     bool met;       /* in the control cells: a mismatch was with members that meet */
-    bool news;      /* replacements have joined, and the next operation tells */
+    unsigned news;  /* NEWS_ bits: what the next operation does first */
     uint64_t deaf_until;
     uint32_t hears; /* the least enum group_call that ends a wait of its */
     bool whole;     /* the group is the job's world */
@@ -106,7 +111,8 @@ struct shm_member {
     shm_member *control; /* this rank in the control cells of the group; NULL: it is that itself, */
     shm_member *owner;   /* of this one */
 
-    struct shm_mail *mail; /* this rank's side of its channels: see channel.h. NULL: none yet */
+    struct shm_batch *batch; /* calls that share a step: see batch.c. NULL: there never were any */
+    struct shm_mail *mail;   /* this rank's side of its channels: see channel.h. NULL: none yet */
 
     struct {
         int phase; /* 0: no split is open */
@@ -131,6 +137,12 @@ void operation_cleanup(shm_member *m);
 /* Carry out a call within m->limit, or go on with it where it is open. Returns what serry.h
  * promises. */
 int operation_run(shm_member *m, const serry_call *call, serry_error *error);
+
+/* As run_many in serry/backend.h. */
+int operation_run_many(shm_member *m, const serry_call *const *calls, int count, int *done,
+                       serry_error *error);
+
+bool operation_is_same(const serry_call *a, const serry_call *b);
 
 /* split.c: a member of the group of those with the same colour; three operations, any of which a
  * timeout may leave open, for the same call to go on with. */
@@ -226,7 +238,22 @@ const algorithm *choose_next(shm_member *m);
 int staging_reserve(shm_member *m, size_t bytes);
 void staging_trim(shm_member *m);
 
+/* small.c: after operation_judge. */
+int small_hand_out(shm_member *m);
+
+/* batch.c: a small operation begins, and so many calls may go with it. */
+void batch_begin(shm_member *m, const serry_call *const *calls, int count);
+
+/* The caller has these at hand, from now on until it asks how many of them are over. */
+void batch_attend(shm_member *m, const serry_call *const *calls, int count);
+int batch_done(shm_member *m);
+
+/* With NEWS_AHEAD: this call is over; SERRY_ERR_PENDING: another one was to be made. */
+int batch_hand_out_ahead(shm_member *m, const serry_call *call);
+void batch_free(shm_member *m);
+
 extern const algorithm algorithm_small;        /* small.c */
+extern const algorithm algorithm_batch;        /* batch.c */
 extern const algorithm algorithm_enter;        /* choose.c */
 extern const algorithm algorithm_staged;       /* staged.c */
 extern const algorithm algorithm_direct_share; /* direct.c */

@@ -26,13 +26,10 @@ static void contribute(shm_member *m)
         memcpy(group_small(&m->group, m->group.rank, step), m->call.send, bytes);
 }
 
-static int hand_out(shm_member *m)
+int small_hand_out(shm_member *m)
 {
     size_t bytes = given_bytes(m), block = m->call.count * m->element;
-    int rc = operation_judge(m);
 
-    if (rc != SERRY_OK)
-        return rc;
     for (int i = 0; i < m->alive_count && bytes != 0; i++) {
         int r = m->alive[i];
         m->source[r] = bytes <= SHM_INLINE
@@ -49,4 +46,11 @@ static int hand_out(shm_member *m)
     return OPERATION_DONE;
 }
 
-const algorithm algorithm_small = {"small", contribute, hand_out};
+static int judge_and_hand_out(shm_member *m)
+{
+    int rc = operation_judge(m);
+
+    return rc == SERRY_OK ? small_hand_out(m) : rc;
+}
+
+const algorithm algorithm_small = {"small", contribute, judge_and_hand_out};

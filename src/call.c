@@ -278,7 +278,7 @@ uint64_t serry_call_signature(const serry_call *call)
 {
     return (uint64_t)call->kind << KIND_SHIFT | (uint64_t)call->dtype << DTYPE_SHIFT |
            (uint64_t)call->root << ROOT_SHIFT | (uint64_t)call->op << OP_SHIFT |
-           (uint64_t)call->count << COUNT_SHIFT;
+           ((uint64_t)call->count ^ call->list) << COUNT_SHIFT;
 }
 
 /* The bits of a signature from `from` up to `to`. */

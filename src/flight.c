@@ -152,11 +152,21 @@ void flight_end(flight *f, serry_request *r, int rc)
     flight_pulse(f);
 }
 
+/* The calls from `r` on are not to be gone on with, as far as they were shown to the backend. */
+static void leave_out(flight *f, const serry_request *r)
+{
+    for (int i = 0; i < f->batched; i++)
+        if (f->batch[i] == &r->call)
+            f->batched = i;
+}
+
 /* After an operation that stays open, or was not begun: those that were started after it, from r on. */
 static COLD void end_followers(flight *f, serry_request *r)
 {
     serry_request **place = &f->calls.first;
 
+    if (r != NULL)
+        leave_out(f, r);
     while (*place != r)
         place = &(*place)->next;
     *place = NULL;
@@ -167,7 +177,7 @@ static COLD void end_followers(flight *f, serry_request *r)
         serry_error_begin(&f->error, name, 0, f->comm->rank);
         serry_fail(&f->error, SERRY_ERR_PENDING,
                    "an operation that was started before this %s was cancelled or ran out of time; "
-                   "nothing was contributed; repeat that one, then this one",
+                   "repeat that one, then this one, unchanged",
                    name);
         flight_end(f, r, SERRY_ERR_PENDING);
         r = next;
@@ -187,10 +197,9 @@ COLD void flight_cancel(flight *f, serry_request *r)
     serry_request *after = r->next;
     serry_error_begin(&f->error, name, 0, f->comm->rank);
     serry_fail(&f->error, SERRY_ERR_CANCELLED, "%s was cancelled%s", name,
-               !is_call ? ""
-               : q->first == r
-                   ? "; it stays open, and the same call again goes on with it"
-                   : " before it began, and nothing was contributed; make the call again");
+               !is_call ? "" : "; it may be open, and the same call again goes on with it");
+    if (is_call)
+        leave_out(f, r);
     queue_remove(q, r);
     flight_end(f, r, SERRY_ERR_CANCELLED);
     if (is_call)
@@ -199,8 +208,32 @@ COLD void flight_cancel(flight *f, serry_request *r)
 
 /* ---- calls ------------------------------------------------------------------------------------ */
 
+/* Calls that were started together may go together. */
+static int poll_many(flight *f, serry_request *r, int *done)
+{
+    if (f->batched == 0)
+        for (const serry_request *q = r;
+             q != NULL && q->function == NULL && f->batched < FLIGHT_BATCH; q = q->next)
+            f->batch[f->batched++] = &q->call;
+    return f->comm->backend->run_many(f->comm->member, f->batch, f->batched, done, &r->limit,
+                                      &f->error);
+}
+
+/* *done: how many calls are over, with SERRY_OK. */
+static int poll_one(flight *f, serry_request *r, int *done)
+{
+    const serry_backend *backend = f->comm->backend;
+
+    *done = 1;
+    if (r->function != NULL)
+        return r->function(f->comm, &r->limit, r->argument, &f->error);
+    if (backend->run_many != NULL && (r->next != NULL || f->batched != 0))
+        return poll_many(f, r, done);
+    return backend->run(f->comm->member, &r->call, &r->limit, &f->error);
+}
+
 /* One poll of the first call, or of the meeting that it waits for. */
-static int poll_call(flight *f, serry_request *r)
+static int poll_call(flight *f, serry_request *r, int *done)
 {
     const serry_backend *backend = f->comm->backend;
     uint64_t votes;
@@ -213,12 +246,22 @@ static int poll_call(flight *f, serry_request *r)
             if (rc != SERRY_OK)
                 return rc;
         }
-        rc = r->function != NULL ? r->function(f->comm, &r->limit, r->argument, &f->error)
-                                 : backend->run(f->comm->member, &r->call, &r->limit, &f->error);
+        rc = poll_one(f, r, done);
         if (__builtin_expect(rc != SERRY_ERR_MEETING, 1))
             return rc;
         f->meeting = true;
     }
+}
+
+/* The first call is over. */
+static void end_first(flight *f, int rc)
+{
+    serry_request *r = f->calls.first;
+
+    f->calls.first = r->next;
+    if (r->next == NULL)
+        f->calls.last = &f->calls.first;
+    flight_end(f, r, rc);
 }
 
 static void drive_calls(flight *f, sleep_list *list)
@@ -228,7 +271,7 @@ static void drive_calls(flight *f, sleep_list *list)
     while ((r = f->calls.first) != NULL) {
         serry_interest interest = {.sleep = list != NULL};
         r->limit.poll = &interest;
-        int rc = poll_call(f, r);
+        int done, rc = poll_call(f, r, &done);
         if (rc == SERRY_ERR_AGAIN) {
             f->pauses = interest.pauses;
             f->yields = interest.yields;
@@ -236,10 +279,10 @@ static void drive_calls(flight *f, sleep_list *list)
                 sleep_add_interest(list, &interest);
             return;
         }
-        f->calls.first = r->next;
-        if (r->next == NULL)
-            f->calls.last = &f->calls.first;
-        flight_end(f, r, rc);
+        f->batched = 0;
+        do {
+            end_first(f, rc);
+        } while (rc == SERRY_OK && --done > 0);
         if (rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED)
             end_followers(f, f->calls.first);
     }

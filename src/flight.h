@@ -63,6 +63,8 @@ typedef struct request_queue {
     serry_request *first, **last;
 } request_queue;
 
+enum { FLIGHT_BATCH = 129 }; /* calls that the backend is shown at a time */
+
 /* A message that came while another one was wanted; its data follow. */
 typedef struct waiting_message {
     struct waiting_message *next;
@@ -86,8 +88,10 @@ struct flight {
     /* of who has the turn */
     request_queue calls, sends, receives;
     waiting_message *waiting, **last_waiting;
-    bool meeting;            /* the first call waits for one */
-    int turn_of;             /* the source that is looked at first */
+    bool meeting;                          /* the first call waits for one */
+    const serry_call *batch[FLIGHT_BATCH]; /* the first calls, as they were at its first poll */
+    int batched;                           /* 0: it has not been polled */
+    int turn_of;                           /* the source that is looked at first */
     serry_rank_set known;    /* failures that a receive from any source has told, or that are
                               acknowledged */
     uint32_t pauses, yields; /* how patient it is worth to be before sleeping, by the last poll */

@@ -94,7 +94,7 @@ typedef enum serry_exclusion {
     SERRY_EXCLUSION_SEAL      /* it may wake up later, and gets SERRY_ERR_EXCLUDED */
 } serry_exclusion;
 
-/* Every member is set; what a backend cannot do returns SERRY_ERR_UNSUPPORTED. Functions that take
+/* Every member is set, unless it says NULL; what a backend cannot do returns SERRY_ERR_UNSUPPORTED. Functions that take
  * an error fill it unless they return SERRY_OK. None prints, exits or blocks past its limit. One
  * thread at a time on a member, but for revoke, vitals and exclude, which any thread may call. */
 typedef struct serry_backend {
@@ -119,6 +119,14 @@ typedef struct serry_backend {
      * goes on with it. SERRY_ERR_MEETING: another member has called a meeting; go to `meet`. */
     int (*run)(serry_member *member, const serry_call *call, const serry_limit *limit,
                serry_error *error);
+
+    /* Carry out the first of `count` calls, as run, and with it as many of those behind it as all
+     * members give alike: small ones can share the way. *done tells how many are over, with SERRY_OK;
+     * any other result is the first one's, and the same calls go on. NULL: one after the other.
+     * Those behind may have been contributed with the first: where that stays open they are as well,
+     * and the same calls, in order, end them. */
+    int (*run_many)(serry_member *member, const serry_call *const *calls, int count, int *done,
+                    const serry_limit *limit, serry_error *error);
 
     /* Collective: a member of the group of those who gave the same colour, ordered by key, then by
      * rank. colour < 0: *part is NULL. Open like run. */

@@ -34,6 +34,8 @@ typedef enum serry_kind {
 } serry_kind;
 // clang-format on
 
+#define SERRY_LIST_BITS 34
+
 /* One collective call of one rank. Buffers are the caller's, and stay the caller's. */
 typedef struct serry_call {
     serry_kind kind;
@@ -43,6 +45,8 @@ typedef struct serry_call {
     size_t count;     /* elements; per rank where the kind says so */
     const void *send; /* NULL where this rank gives nothing; equals recv where in place */
     void *recv;       /* NULL where this rank gets nothing */
+    uint64_t list;    /* of a list of buffers, as one: SERRY_LIST_BITS of a checksum of their lengths,
+                         compared with the count; else 0 */
 } serry_call;
 
 /* Bytes of one element of a type; 0 for no type. */
