@@ -179,9 +179,9 @@ int channel_refresh(const shm_member *m, int dest, channel_out *out, serry_error
 
     if (taken < out->taken || taken > out->sent)
         return channel_fail_arena(m, "send", dest, error);
-    out->taken = taken;
-    if (taken != 0)
+    if (taken != out->taken) /* else its place may be that of the message which is being put */
         out->freed = out->end[(taken - 1) % CHANNEL_LINES];
+    out->taken = taken;
     return SERRY_OK;
 }
 
@@ -362,6 +362,8 @@ void channel_listen(shm_member *m, serry_interest *interest)
     interest->word = (uint32_t *)(void *)bell;
     interest->value = (uint32_t)(interest->sleep ? seen | WORD_ASLEEP : seen);
     interest->at_ns = wait_now_ns() + NAP_NS;
+    interest->pauses = m->plan.pauses;
+    interest->yields = m->plan.yields;
 }
 
 /* Of one member that stays: where this rank's channel to it is. */

@@ -21,7 +21,7 @@ typedef struct wait_limit {
     const serry_limit *given;
     uint64_t deadline_ns; /* 0, 1: not read yet; UINT64_MAX: none */
     serry_token *token;   /* NULL: there is none, or nobody has asked yet */
-    bool polled;          /* the last call ended with SERRY_ERR_AGAIN: the next keeps the deadline */
+    bool polled; /* the last call ended with SERRY_ERR_AGAIN: the next keeps the deadline */
 } wait_limit;
 
 wait_plan wait_plan_for(int ranks, int cores);
@@ -29,7 +29,8 @@ wait_plan wait_plan_for(int ranks, int cores);
 /* For a call that starts, or goes on. */
 static inline void wait_begin(wait_limit *limit, const serry_limit *given)
 {
-    bool goes_on = __builtin_expect(given->poll != NULL, 0) && limit->polled;
+    bool goes_on =
+        __builtin_expect(given->poll != NULL, 0) && limit->polled && !given->poll->begins;
 
     *limit = (wait_limit){given, goes_on ? limit->deadline_ns : 0, NULL, false};
 }

@@ -40,7 +40,8 @@ int serry_comm_check_new(serry_comm *comm, const char *operation, int colour, se
 int serry_comm_check_set(const serry_comm *comm, const serry_rank_set *ranks,
                          const char *operation);
 
-/* Have the backend's member to oneself for a moment: what is under way must not drive it meanwhile. */
+/* Have the backend's member to oneself for a moment: what is under way must not drive it meanwhile. In
+ * the child of a fork nothing is under way, whoever had the turn before. */
 void serry_comm_hold(const serry_comm *comm);
 void serry_comm_release(const serry_comm *comm);
 

@@ -129,6 +129,8 @@ static int close_comm(serry_comm *comm)
     }
     if (comm->flight->joined)
         progress_leave(comm->flight);
+    comm->flight->joined = false;
+    comm->flight->ending = true; /* for completions that start something again */
     flight_free(comm->flight);
     return SERRY_OK;
 }

@@ -137,14 +137,11 @@ void flight_end(flight *f, serry_request *r, int rc)
     r->result = rc;
     if (__builtin_expect(rc != SERRY_OK, 0))
         keep_record(f, r, rc);
-    if (__builtin_expect(r->token != NULL, 0))
-        serry_token_release(&r->token);
     if (__builtin_expect(r->completion != NULL, 0))
         r->completion(rc, rc == SERRY_OK ? NULL : &f->error, r->completion_argument);
     bool orphan = r->orphan;
     if (__builtin_expect(orphan, 0)) {
-        free(r->error);
-        free(r);
+        request_dispose(r);
     } else {
         atomic_store_explicit(&r->ended, 1, memory_order_seq_cst); /* the last that is done to it */
     }
@@ -269,8 +266,9 @@ static void drive_calls(flight *f, sleep_list *list)
     serry_request *r;
 
     while ((r = f->calls.first) != NULL) {
-        serry_interest interest = {.sleep = list != NULL};
+        serry_interest interest = {.sleep = list != NULL, .begins = !r->polled};
         r->limit.poll = &interest;
+        r->polled = true;
         int done, rc = poll_call(f, r, &done);
         if (rc == SERRY_ERR_AGAIN) {
             f->pauses = interest.pauses;
@@ -342,6 +340,7 @@ void flight_start(flight *f, serry_request *r)
     if (first || r->what != REQUEST_CALL)
         flight_drive(f, NULL);
     flight_leave(f);
+    flight_pulse(f); /* who sleeps does not watch for this one yet */
 }
 
 int flight_do(flight *f, serry_request *r)
@@ -391,13 +390,13 @@ int serry_comm_do(serry_comm *comm, serry_comm_function function, void *argument
 
 void serry_comm_hold(const serry_comm *comm)
 {
-    if (comm->flight != NULL)
+    if (comm->flight != NULL && comm->forks == serry_forks)
         flight_enter(comm->flight);
 }
 
 void serry_comm_release(const serry_comm *comm)
 {
-    if (comm->flight != NULL)
+    if (comm->flight != NULL && comm->forks == serry_forks)
         flight_leave(comm->flight);
 }
 
@@ -429,6 +428,9 @@ static COLD int prepare(serry_comm *comm, bool apart)
     int rc = SERRY_OK;
 
     serry_error_begin(&comm->error, "start", 0, comm->rank);
+    if (comm->flight != NULL && comm->flight->ending)
+        return serry_fail(&comm->error, SERRY_ERR_INVALID,
+                          "the communicator is being finalized; nothing can be started on it");
     if (comm->flight == NULL)
         rc = make(comm, &comm->flight);
     if (rc == SERRY_OK && apart) {

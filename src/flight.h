@@ -46,13 +46,15 @@ struct serry_request {
     unsigned forks;      /* serry_forks when it was started */
     request_kind what;
     _Atomic int ended; /* 0, then 1: released when all below stands; nobody else touches it then */
+    bool polled;       /* a call that has begun. By who has the turn */
     bool orphan;       /* freed by its owner before it has ended. By who has the turn */
     int result;
     serry_error *error; /* NULL: it ended well, or there was no memory */
     serry_completion completion;
     void *completion_argument;
     serry_limit limit;
-    serry_token *token;           /* what limit.token gives. A reference */
+    serry_token *token; /* what limit.token gives. A reference, as long as it is there: who
+                                     waits watches it while another thread ends the request */
     serry_comm_function function; /* NULL: the call */
     void *argument;
     serry_call call;
@@ -76,6 +78,7 @@ typedef struct waiting_message {
 struct flight {
     serry_comm *comm;
     bool joined; /* progress.c knows of it. By the thread that starts operations */
+    bool ending; /* its communicator is being finalized: nothing new. By that thread */
     _Atomic(serry_request *)
         incoming;             /* newest first; anybody pushes, who has the turn takes all */
     _Atomic bool turn;        /* somebody has it */
@@ -157,6 +160,9 @@ static inline bool flight_is_idle(const flight *f)
 
 /* A new request with the communicator's limit. NULL: no memory, told in the communicator's record. */
 serry_request *request_new(flight *f, request_kind what, const char *operation);
+
+/* Free one that request_new has made. */
+void request_dispose(serry_request *r);
 
 /* Fill one that lies on the caller's stack. */
 void request_init(serry_request *r, flight *f, request_kind what);

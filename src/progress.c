@@ -60,9 +60,9 @@ static bool is_among(const flight *f, serry_request *const *requests, size_t cou
 }
 
 /* The next flight from number *at on that has something under way, is driven in this way, and by nobody
- * else now: with its turn. */
+ * else now: with its turn. *missed: one that somebody has just now, who may have looked too early. */
 static flight *next_flight(size_t *at, serry_progress progress, serry_request *const *but,
-                           size_t count)
+                           size_t count, bool *missed)
 {
     flight *found = NULL;
 
@@ -71,9 +71,10 @@ static flight *next_flight(size_t *at, serry_progress progress, serry_request *c
         flight *f = p.flights[(*at)++];
         if (!flight_is_idle(f) && f->comm->progress == progress && !is_among(f, but, count) &&
             (progress == SERRY_PROGRESS_CALLER ||
-             atomic_load_explicit(&f->attended, memory_order_seq_cst) == 0) &&
-            flight_try(f))
-            found = f;
+             atomic_load_explicit(&f->attended, memory_order_seq_cst) == 0)) {
+            found = flight_try(f) ? f : NULL;
+            *missed |= found == NULL;
+        }
     }
     pthread_mutex_unlock(&p.lock);
     return found;
@@ -89,13 +90,16 @@ static void leave_flight(flight *f)
 static void drive_all(serry_progress progress, serry_request *const *but, size_t count,
                       sleep_list *list)
 {
+    bool missed = false;
     size_t at = 0;
     flight *f;
 
-    while ((f = next_flight(&at, progress, but, count)) != NULL) {
+    while ((f = next_flight(&at, progress, but, count, &missed)) != NULL) {
         flight_drive(f, list);
         leave_flight(f);
     }
+    if (missed && list != NULL)
+        sleep_soon(list);
 }
 
 static void *progress_main(void *unused)
@@ -211,6 +215,8 @@ void progress_leave(flight *f)
     pthread_mutex_unlock(&p.lock);
     if (last)
         end_thread();
+    else
+        ring(); /* the flight that has taken its number may have been passed over */
     pthread_mutex_unlock(&p.threads);
 }
 

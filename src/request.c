@@ -42,6 +42,13 @@ serry_request *request_new(flight *f, request_kind what, const char *operation)
     return r;
 }
 
+void request_dispose(serry_request *r)
+{
+    serry_token_release(&r->token);
+    free(r->error);
+    free(r);
+}
+
 int request_finish(serry_request *r, serry_error *error)
 {
     int rc = r->result;
@@ -50,6 +57,7 @@ int request_finish(serry_request *r, serry_error *error)
         *error = *r->error;
     free(r->error);
     r->error = NULL;
+    serry_token_release(&r->token);
     return rc;
 }
 
@@ -80,7 +88,7 @@ static bool leads(serry_request *const *requests, size_t i)
 }
 
 /* Polls with pauses, then with yields, as many as the last polls have said to be worth while. */
-static bool spin(serry_request *const *requests, size_t count)
+static bool spin(serry_request *const *requests, size_t count, uint64_t deadline_ns)
 {
     uint32_t pauses = 1, yields = 0;
 
@@ -101,8 +109,11 @@ static bool spin(serry_request *const *requests, size_t count)
         }
         if (first_ended(requests, count) != count)
             return true;
-        if (done >= pauses)
-            sched_yield();
+        if (done < pauses)
+            continue;
+        if (serry_token_now_ns() >= deadline_ns)
+            break;
+        sched_yield();
     }
     return false;
 }
@@ -136,6 +147,8 @@ static void drive_and_sleep(serry_request *const *requests, size_t count, uint64
         if (flight_try(f)) {
             flight_drive(f, &list);
             flight_leave(f);
+        } else {
+            sleep_soon(&list); /* who has the turn may have looked too early, and not look again */
         }
     }
     progress_drive_others(requests, count, &list);
@@ -157,7 +170,6 @@ static size_t sleep_until_ended(serry_request *const *requests, size_t count, ui
     size_t index;
 
     if (token != NULL) {
-        token = serry_token_retain(token); /* the request's own goes when it ends */
         watches =
             serry_token_watch(token, &watch, rouse, requests[0]->flight) == SERRY_TOKEN_RUNNING;
     }
@@ -167,8 +179,6 @@ static size_t sleep_until_ended(serry_request *const *requests, size_t count, ui
     count_sleeper(requests, count, (uint32_t)-1);
     if (watches)
         serry_token_unwatch(token, &watch);
-    if (token != NULL)
-        serry_token_release(&token);
     return index;
 }
 
@@ -179,8 +189,8 @@ size_t request_wait_any(serry_request *const *requests, size_t count, uint64_t d
     if (index != count)
         return index;
     attend(requests, count, 1);
-    index = spin(requests, count) ? first_ended(requests, count)
-                                  : sleep_until_ended(requests, count, deadline_ns);
+    index = spin(requests, count, deadline_ns) ? first_ended(requests, count)
+                                               : sleep_until_ended(requests, count, deadline_ns);
     attend(requests, count, (uint32_t)-1);
     if (index != count && !flight_is_idle(requests[index]->flight))
         progress_ring(false); /* what is left goes on without this thread */
@@ -226,7 +236,7 @@ static int hand_out(serry_request **request)
 
     if (rc != SERRY_OK)
         return rc;
-    free(r);
+    request_dispose(r);
     *request = NULL;
     return SERRY_OK;
 }
@@ -364,7 +374,12 @@ void serry_request_free(serry_request **request)
         return;
     serry_request *r = *request;
     *request = NULL;
-    if (!is_foreign(r) && !request_has_ended(r)) {
+    if (is_foreign(r)) {
+        free(r->error);
+        free(r);
+        return;
+    }
+    if (!request_has_ended(r)) {
         flight *f = r->flight;
         flight_enter(f);
         bool ended = request_has_ended(r);
@@ -373,6 +388,5 @@ void serry_request_free(serry_request **request)
         if (!ended)
             return;
     }
-    free(r->error);
-    free(r);
+    request_dispose(r);
 }

@@ -12,12 +12,18 @@
 #include "token.h"
 
 #define NS_PER_S UINT64_C(1000000000)
+#define SOON_NS UINT64_C(200000)
 #define SHORT_NS UINT64_C(1000000) /* where not all words can be watched */
 
 static void not_after(sleep_list *list, uint64_t at_ns)
 {
     if (at_ns < list->at_ns)
         list->at_ns = at_ns;
+}
+
+void sleep_soon(sleep_list *list)
+{
+    not_after(list, serry_token_now_ns() + SOON_NS);
 }
 
 void sleep_add(sleep_list *list, uint32_t *word, uint32_t value)

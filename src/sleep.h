@@ -24,6 +24,9 @@ static inline void sleep_begin(sleep_list *list, uint64_t at_ns)
 /* Wake when *word is not `value` any more. Where there are too many, the sleep is a short one. */
 void sleep_add(sleep_list *list, uint32_t *word, uint32_t value);
 
+/* Wake soon: for what cannot be watched just now. */
+void sleep_soon(sleep_list *list);
+
 void sleep_add_interest(sleep_list *list, const serry_interest *interest);
 
 /* Returns at a change and a wake, at the time, at a signal, or for no reason. */

@@ -38,6 +38,7 @@ typedef struct serry_member serry_member;
  * returns SERRY_ERR_AGAIN, it sleeps while *word is `value`. */
 typedef struct serry_interest {
     bool sleep;
+    bool begins;    /* the caller's: the first poll of a call, whose time begins */
     uint32_t *word; /* a futex, not private; NULL: there is nothing but the time */
     uint32_t value;
     uint64_t at_ns; /* CLOCK_MONOTONIC: poll again then, at the latest; only when about to sleep */

@@ -39,7 +39,7 @@ extern "C" {
 typedef struct serry_request serry_request;
 
 /* Called once when a request has ended: by the thread that ended it, which may be the library's own.
- * It may start operations, but must not wait for any, nor finalize. `error` is NULL where result is
+ * It may start operations, and do nothing else with this communicator or its requests. `error` is NULL where result is
  * SERRY_OK, and valid during the call only. */
 typedef void (*serry_completion)(int result, const serry_error *error, void *argument);
 
