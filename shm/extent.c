@@ -308,7 +308,8 @@ void extent_sweep(shm_arena *arena, const extent_judge *judge)
             give(arena, &arena->extents[i]);
     for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
         arena_extent *e = &arena->extents[i];
-        if (is_taken(e) && e->owner < SHM_SLOTS && judge->is_gone(arena, e->owner) &&
+        if (is_taken(e) && e->owner < SHM_SLOTS &&
+            (judge->is_gone(arena, e->owner) || slot_has_left(&arena->slots[e->owner])) &&
             !is_member(arena, e->owner, judge))
             give(arena, e);
     }

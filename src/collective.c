@@ -3,6 +3,7 @@
 
 #include "comm.h"
 #include "flight.h"
+#include "many.h"
 #include "record.h"
 
 #define URGENT_BYTES ((size_t)64 << 10) /* worth a wake-up of the progress thread at once */
@@ -44,12 +45,17 @@ static int run(serry_comm *comm, const serry_call *call)
     return __builtin_expect(rc == SERRY_ERR_MEETING, 0) ? run_again(comm, call) : rc;
 }
 
+int serry_comm_run(serry_comm *comm, const serry_call *call)
+{
+    return run(comm, call);
+}
+
 static size_t bytes_of(const serry_call *call)
 {
     return call->count * serry_dtype_size(call->dtype);
 }
 
-static int start(serry_comm *comm, const serry_call *call, serry_request **request)
+int serry_comm_start(serry_comm *comm, const serry_call *call, many *list, serry_request **request)
 {
     int rc = serry_comm_check(comm, serry_kind_name(call->kind));
     flight *f;
@@ -70,10 +76,16 @@ static int start(serry_comm *comm, const serry_call *call, serry_request **reque
     if (r == NULL)
         return comm->error.error;
     r->call = *call;
+    r->list = list;
     flight_start(f, r);
     progress_ring(bytes_of(call) >= URGENT_BYTES);
     *request = r;
     return SERRY_OK;
+}
+
+static int start(serry_comm *comm, const serry_call *call, serry_request **request)
+{
+    return serry_comm_start(comm, call, NULL, request);
 }
 
 static bool is_root(const serry_comm *comm, int root)

@@ -4,6 +4,13 @@
 
 #include <serry/backend.h>
 
+/* Memory that lists of buffers are packed into: see many.c. */
+typedef struct pack {
+    void *memory;
+    size_t bytes;
+    bool in_arena;
+} pack;
+
 struct serry_comm {
     const serry_backend *backend;
     serry_member *member;
@@ -15,7 +22,10 @@ struct serry_comm {
     serry_progress progress;
     int progress_cpu;      /* -1: any */
     struct flight *flight; /* what is under way; NULL: nothing ever was */
-    serry_error error;    /* the last one; SERRY_OK: none yet */
+    struct many *open;     /* a list whose operation was left open; else NULL */
+    pack pack;             /* one that is free */
+    bool closed;           /* there is no member any more */
+    serry_error error;     /* the last one; SERRY_OK: none yet */
 };
 
 /* How many forks lie between the first process of this program and this one. */

@@ -8,6 +8,7 @@
 #include "comm.h"
 #include "environment.h"
 #include "flight.h"
+#include "many.h"
 #include "record.h"
 #include "settings.h"
 
@@ -115,14 +116,22 @@ int serry_init(const serry_config *config, serry_comm **comm)
     return SERRY_OK;
 }
 
+static int close_member(serry_comm *comm)
+{
+    many_close(comm);
+    int rc = comm->backend->close(comm->member, &comm->error);
+    many_closed(comm, rc == SERRY_OK);
+    return rc;
+}
+
 /* Requests that have not ended are cancelled. */
 static int close_comm(serry_comm *comm)
 {
     if (comm->flight == NULL)
-        return comm->backend->close(comm->member, &comm->error);
+        return close_member(comm);
     flight_enter(comm->flight);
     flight_withdraw(comm->flight);
-    int rc = comm->backend->close(comm->member, &comm->error);
+    int rc = close_member(comm);
     if (rc != SERRY_OK) {
         flight_leave(comm->flight);
         return rc;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "many.h"
 #include "record.h"
 #include "token.h"
 
@@ -135,6 +136,8 @@ static COLD void keep_record(flight *f, serry_request *r, int rc)
 void flight_end(flight *f, serry_request *r, int rc)
 {
     r->result = rc;
+    if (__builtin_expect(r->list != NULL, 0))
+        many_end(f->comm, r->list, rc, &f->error);
     if (__builtin_expect(rc != SERRY_OK, 0))
         keep_record(f, r, rc);
     if (__builtin_expect(r->completion != NULL, 0))

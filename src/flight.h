@@ -58,6 +58,7 @@ struct serry_request {
     serry_comm_function function; /* NULL: the call */
     void *argument;
     serry_call call;
+    struct many *list; /* of buffers, that the call is about; NULL: none */
     request_message message;
 };
 

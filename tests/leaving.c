@@ -108,6 +108,29 @@ static void body_leaving(test_rank *self)
     vectors_close(self, &v, l->arena);
 }
 
+/* Who has contributed and gives up waiting may leave: its arena memory is read by the others all the same. */
+static void body_gives_up_and_leaves(test_rank *self)
+{
+    vectors v;
+
+    if (!vectors_open(self, &v, true))
+        return;
+    serry_call c = {SERRY_KIND_ALLREDUCE, SERRY_U64, SERRY_SUM, 0, VECTORS_LARGE, v.send, v.recv};
+    vectors_fill(self, &v, &c);
+    EXPECT_OK(self, serry_barrier(self->comm));
+    if (self->rank == LEAVER) {
+        serry_set_timeout(self->comm, SHORT_MS);
+        test_expect(self, SERRY_ERR_TIMEOUT, test_call(&c, self->comm), self->comm, "allreduce");
+        CHECK(self, serry_finalize(&self->comm) == SERRY_OK);
+        test_raise(self, 0);
+        return;
+    }
+    test_await(self, 0, 1);
+    EXPECT_OK(self, test_call(&c, self->comm));
+    vectors_check(self, &v, &c, true);
+    vectors_close(self, &v, true);
+}
+
 /* It does not come, the others time out, then it leaves: the open operation ends for all alike. */
 static void body_late_then_leaves(test_rank *self)
 {
@@ -180,11 +203,21 @@ static void test_late_then_leaves(void **state)
     }
 }
 
+static void test_gives_up_and_leaves(void **state)
+{
+    (void)state;
+    for (int size = 2; size <= 4; size++) {
+        run_ranks(SERRY_PROCESSES, size, body_gives_up_and_leaves, NULL);
+        run_ranks(SERRY_THREADS, size, body_gives_up_and_leaves, NULL);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest k_tests[] = {
         cmocka_unit_test(test_leaving),
         cmocka_unit_test(test_late_then_leaves),
+        cmocka_unit_test(test_gives_up_and_leaves),
     };
     return cmocka_run_group_tests(k_tests, NULL, NULL);
 }

@@ -67,6 +67,36 @@ int serry_iscatter(const void *send, void *recv, size_t count, serry_dtype dtype
 int serry_ialltoall(const void *send, void *recv, size_t count, serry_dtype dtype, serry_comm *comm,
                     serry_request **request);
 
+/* ---- lists of buffers --------------------------------------------------------------------------- */
+
+/* One buffer of a list: input and output. */
+typedef struct serry_buffer {
+    void *data;   /* may be NULL where count is 0 */
+    size_t count; /* elements */
+} serry_buffer;
+
+/**
+ * Reduce, or broadcast, a list of buffers in place as one operation: cheaper than one for each, and all
+ * are done or none is.
+ *
+ * @param buffers  `number` of them, that do not overlap; the list may be changed as soon as the function
+ *                 returns. Lengths must be the same on all ranks, in the same order: they are compared
+ *                 by a checksum, and SERRY_ERR_RANK_MISMATCH says that they differ.
+ *
+ * Otherwise as serry_allreduce and serry_broadcast, but no buffer is touched unless SERRY_OK is returned,
+ * for memory of any kind. They are copied to and from memory of their size in the arena, which the
+ * communicator keeps for the next list.
+ * @retval SERRY_ERR_NO_SPACE  There is no memory to put them together in; nothing was contributed.
+ */
+int serry_allreduce_many(const serry_buffer *buffers, size_t number, serry_dtype dtype, serry_op op,
+                         serry_comm *comm);
+int serry_broadcast_many(const serry_buffer *buffers, size_t number, serry_dtype dtype, int root,
+                         serry_comm *comm);
+int serry_iallreduce_many(const serry_buffer *buffers, size_t number, serry_dtype dtype,
+                          serry_op op, serry_comm *comm, serry_request **request);
+int serry_ibroadcast_many(const serry_buffer *buffers, size_t number, serry_dtype dtype, int root,
+                          serry_comm *comm, serry_request **request);
+
 /* ---- finishing ---------------------------------------------------------------------------------- */
 
 /**

@@ -1,0 +1,24 @@
+/* many.h - lists of buffers as one operation. */
+#ifndef SERRY_MANY_H
+#define SERRY_MANY_H
+
+#include "comm.h"
+
+typedef struct many many;
+
+/* With the flight's turn, where there is a flight: its operation has ended like this. Unpacks, and frees
+ * or keeps it. */
+void many_end(serry_comm *comm, many *m, int rc, serry_error *error);
+
+/* The communicator's member is about to be closed; and: it has been, or not. */
+void many_close(serry_comm *comm);
+void many_closed(serry_comm *comm, bool well);
+
+/* ---- collective.c ------------------------------------------------------------------------------- */
+
+int serry_comm_run(serry_comm *comm, const serry_call *call);
+
+/* `list`: what many_end is called with; NULL: nothing. */
+int serry_comm_start(serry_comm *comm, const serry_call *call, many *list, serry_request **request);
+
+#endif
