@@ -179,9 +179,9 @@ int channel_refresh(const shm_member *m, int dest, channel_out *out, serry_error
 
     if (taken < out->taken || taken > out->sent)
         return channel_fail_arena(m, "send", dest, error);
-    out->taken = taken;
-    if (taken != 0)
+    if (taken != out->taken) /* else that end may be the next message's already */
         out->freed = out->end[(taken - 1) % CHANNEL_LINES];
+    out->taken = taken;
     return SERRY_OK;
 }
 
