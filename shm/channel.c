@@ -12,8 +12,9 @@
  *
  * The last of the four is a ticket: memory that the receiver reaches is not copied by the sender, which
  * must leave it alone until `taken` says that it may not. Such a message is sent completely only then.
- * So where the sender has failed or left before, the receiver passes over it. It looks after it has
- * copied, too: a sealed sleeper that wakes may write there.
+ * So where the sender has failed or left before, the receiver passes over it. A sender that lives takes
+ * it back (channel_withdraw) before its caller may write there, whatever the error is, so what the receiver
+ * has claimed, copied and still has is whole, also where the sender has been sealed meanwhile.
  *
  * Evidence is the seal of the other's word for operations. A receiver that finds no message and then a
  * seal looks for a message once more: who publishes looks at its own word afterwards (seq_cst on both
@@ -308,10 +309,22 @@ int channel_put(shm_member *m, int dest, const serry_envelope *envelope, const v
     if (line->place == PLACE_SENDER)
         *ticket = out->sent;
     atomic_store_explicit(&line->number, out->sent, memory_order_seq_cst);
-    if (__builtin_expect(is_sealed(m), 0))
+    if (__builtin_expect(is_sealed(m), 0) && *ticket == 0)
         return channel_fail_excluded(m, "send", error);
     channel_ring(m, dest);
-    return SERRY_OK;
+    return SERRY_OK; /* and a sealed one hears when it asks whether it is settled */
+}
+
+static _Atomic uint32_t *claim_of(const channel_out *out, uint64_t ticket)
+{
+    return &out->shared->line[(ticket - 1) % CHANNEL_LINES].claim;
+}
+
+/* A receiver that is stopped before it says that it has taken it holds nobody up. */
+static bool is_read(const channel_out *out, uint64_t ticket)
+{
+    return atomic_load_explicit(&out->shared->taken, memory_order_seq_cst) >= ticket ||
+           atomic_load_explicit(claim_of(out, ticket), memory_order_acquire) == CLAIM_READ;
 }
 
 int channel_settled(shm_member *m, int dest, uint64_t ticket, serry_error *error)
@@ -321,11 +334,11 @@ int channel_settled(shm_member *m, int dest, uint64_t ticket, serry_error *error
     if (out == NULL || out->shared == NULL) /* a replacement has its place */
         return channel_fail_ended(m, "send", dest, error);
     for (bool last = false;; last = true) {
-        if (atomic_load_explicit(&out->shared->taken, memory_order_seq_cst) >= ticket)
+        if (is_read(out, ticket))
             return SERRY_OK;
         int rc = channel_may(m, "send", error);
-        if (rc != SERRY_OK)
-            return rc;
+        if (rc != SERRY_OK) /* the caller gets its memory back, so nobody may read there any more */
+            return channel_withdraw(m, dest, ticket) == SERRY_OK ? rc : SERRY_ERR_AGAIN;
         if (last)
             return channel_fail_ended(m, "send", dest, error);
         if (!channel_has_ended(m, dest))
@@ -341,7 +354,7 @@ int channel_withdraw(shm_member *m, int dest, uint64_t ticket)
         return SERRY_OK;
     if (atomic_load_explicit(&out->shared->taken, memory_order_seq_cst) >= ticket)
         return SERRY_ERR_AGAIN;
-    _Atomic uint32_t *claim = &out->shared->line[(ticket - 1) % CHANNEL_LINES].claim;
+    _Atomic uint32_t *claim = claim_of(out, ticket);
     uint32_t seen = CLAIM_OFFERED;
     while (!atomic_compare_exchange_strong_explicit(claim, &seen, CLAIM_WITHDRAWN,
                                                     memory_order_acq_rel, memory_order_acquire))

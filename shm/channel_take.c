@@ -184,11 +184,9 @@ int channel_take(shm_member *m, int source, void *data, serry_error *error)
         advance(m, source, in);
         return SERRY_ERR_AGAIN; /* withdrawn */
     }
-    if (in->place == PLACE_SENDER && !word_second_look(&group_cell_of(&m->group, source)->word)) {
-        in->looked = false;
-        return channel_fail_ended(m, "receive", source, error);
-    }
-    if (!word_second_look(&m->own->word))
+    /* What is the sender's may have changed since it heard that this rank is sealed. All else stays
+     * until it is taken, and is handed out whole: a sealed rank hears with its next call. */
+    if (in->place == PLACE_SENDER && !word_second_look(&m->own->word))
         return channel_fail_excluded(m, "receive", error);
     advance(m, source, in);
     return SERRY_OK;

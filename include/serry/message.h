@@ -12,8 +12,8 @@
  *   SERRY_ERR_RANK_FAILED. A receive from any source gets SERRY_ERR_RANK_FAILED once for each rank
  *   that fails (not for those that serry_ack_failed has acknowledged), and always when nobody is left
  *   who could send. Sending to a rank that has failed or left is SERRY_ERR_RANK_FAILED.
- * - A failed receive leaves its buffer as it was, but for a large message that was being copied from
- *   its sender when that failed or withdrew it: then the buffer holds anything. After SERRY_ERR_TIMEOUT and SERRY_ERR_CANCELLED
+ * - A failed receive leaves its buffer as it was, unless the send was taken back (cancelled, out of time)
+ *   or this rank excluded just while the message was copied. After SERRY_ERR_TIMEOUT and SERRY_ERR_CANCELLED
  *   nothing is open: nothing was received, or, of a send, nothing was sent.
  */
 #ifndef SERRY_MESSAGE_H
