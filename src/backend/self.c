@@ -2,14 +2,18 @@
 #include <serry/backend.h>
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "no_messages.h"
 #include "record.h"
+#include "sleep.h"
 #include "token.h"
+
+#define MESSAGES_MOST (UINT64_C(64) << 20) /* so much may lie in a member, or one message */
+#define MESSAGE_COST UINT64_C(64)          /* of one beside its data */
 
 typedef struct block {
     void *memory;
@@ -24,10 +28,20 @@ typedef struct self_job {
     block *blocks;
 } self_job;
 
+/* A message to itself. */
+typedef struct letter {
+    struct letter *next;
+    serry_envelope envelope;
+    _Alignas(16) unsigned char data[];
+} letter;
+
 typedef struct self_member {
     self_job *job;
     _Atomic uint64_t operations;
-    atomic_bool revoked;
+    _Atomic uint32_t
+        revoked;           /* 1: it is; a futex word, for who waits for a message. By any thread */
+    letter *first, **last; /* messages that were not taken, */
+    uint64_t cost;         /* and what they cost */
 } self_member;
 
 static self_member *own(serry_member *member)
@@ -51,6 +65,7 @@ static serry_member *member_new(self_job *job, serry_error *error)
         return NULL;
     }
     m->job = job;
+    m->last = &m->first;
     pthread_mutex_lock(&job->lock);
     job->members++;
     pthread_mutex_unlock(&job->lock);
@@ -81,12 +96,22 @@ static int self_open(const serry_backend *backend, const serry_job *job, serry_m
     return error->error;
 }
 
+static void member_free(self_member *m)
+{
+    while (m->first != NULL) {
+        letter *next = m->first->next;
+        free(m->first);
+        m->first = next;
+    }
+    free(m);
+}
+
 static int self_close(serry_member *member, serry_error *error)
 {
     self_job *job = own(member)->job;
     (void)error;
 
-    free(member);
+    member_free(own(member));
     pthread_mutex_lock(&job->lock);
     bool last = --job->members == 0;
     pthread_mutex_unlock(&job->lock);
@@ -106,7 +131,7 @@ static int self_close(serry_member *member, serry_error *error)
 /* The job stays: another thread of the parent may have had its lock at the fork. */
 static void self_forget(serry_member *member)
 {
-    free(member);
+    member_free(own(member));
 }
 
 /* ---- operations ------------------------------------------------------------------------------- */
@@ -190,8 +215,108 @@ static int self_set_variant(serry_member *member, unsigned variant, serry_error 
 static int self_revoke(serry_member *member, serry_error *error)
 {
     (void)error;
-    atomic_store_explicit(&own(member)->revoked, true, memory_order_relaxed);
+    atomic_store_explicit(&own(member)->revoked, 1, memory_order_relaxed);
+    sleep_wake(&own(member)->revoked);
     return SERRY_OK;
+}
+
+/* ---- messages to itself ------------------------------------------------------------------------ */
+
+static int check_rank(int rank, const char *operation, serry_error *error)
+{
+    if (rank == 0)
+        return SERRY_OK;
+    serry_error_begin(error, operation, 0, 0);
+    return serry_fail(error, SERRY_ERR_INVALID, "%s: there is no rank %d, only rank 0", operation,
+                      rank);
+}
+
+static int check_message(const self_member *m, int rank, const char *operation, serry_error *error)
+{
+    if (atomic_load_explicit(&m->revoked, memory_order_relaxed))
+        return fail_revoked(operation, error);
+    return check_rank(rank, operation, error);
+}
+
+/* It is received as soon as it is sent, so there are no tickets. */
+static int self_put(serry_member *member, int dest, const serry_envelope *envelope,
+                    const void *data, uint64_t *ticket, serry_error *error)
+{
+    self_member *m = own(member);
+    uint64_t cost = envelope->bytes + MESSAGE_COST;
+    int rc = check_message(m, dest, "send", error);
+
+    *ticket = 0;
+    if (rc != SERRY_OK)
+        return rc;
+    if (m->first != NULL && m->cost + cost > MESSAGES_MOST)
+        return SERRY_ERR_AGAIN;
+    letter *l = malloc(sizeof(*l) + (size_t)envelope->bytes);
+    if (l == NULL) {
+        serry_error_begin(error, "send", 0, 0);
+        return serry_fail(error, SERRY_ERR_NO_SPACE,
+                          "send: no memory for a copy of a message of %zu bytes",
+                          (size_t)envelope->bytes);
+    }
+    l->next = NULL;
+    l->envelope = *envelope;
+    if (envelope->bytes != 0)
+        memcpy(l->data, data, (size_t)envelope->bytes);
+    *m->last = l;
+    m->last = &l->next;
+    m->cost += cost;
+    return SERRY_OK;
+}
+
+static int self_settled(serry_member *member, int dest, uint64_t ticket, serry_error *error)
+{
+    (void)member, (void)ticket;
+    return check_rank(dest, "send", error);
+}
+
+static int self_withdraw(serry_member *member, int dest, uint64_t ticket)
+{
+    (void)member, (void)dest, (void)ticket;
+    return SERRY_ERR_AGAIN; /* it has been received */
+}
+
+static int self_peek(serry_member *member, int source, serry_envelope *envelope, serry_error *error)
+{
+    const self_member *m = own(member);
+    int rc = check_message(m, source, "receive", error);
+
+    if (rc != SERRY_OK)
+        return rc;
+    if (m->first == NULL)
+        return SERRY_ERR_AGAIN;
+    *envelope = m->first->envelope;
+    return SERRY_OK;
+}
+
+static int self_take(serry_member *member, int source, void *data, serry_error *error)
+{
+    self_member *m = own(member);
+    serry_envelope envelope;
+    int rc = self_peek(member, source, &envelope, error);
+
+    if (rc != SERRY_OK)
+        return rc;
+    letter *l = m->first;
+    if (data != NULL && envelope.bytes != 0)
+        memcpy(data, l->data, (size_t)envelope.bytes);
+    m->first = l->next;
+    if (m->first == NULL)
+        m->last = &m->first;
+    m->cost -= envelope.bytes + MESSAGE_COST;
+    free(l);
+    return SERRY_OK;
+}
+
+/* Whatever is sent, this rank sends itself, and looks then. Only revocation comes from elsewhere. */
+static void self_listen(serry_member *member, serry_interest *interest)
+{
+    *interest = (serry_interest){.sleep = interest->sleep,
+                                 .word = (uint32_t *)(void *)&own(member)->revoked};
 }
 
 /* ---- memory ----------------------------------------------------------------------------------- */
@@ -275,15 +400,6 @@ static uint64_t self_epoch(const serry_member *member)
     return 0;
 }
 
-static int check_rank(int rank, const char *operation, serry_error *error)
-{
-    if (rank == 0)
-        return SERRY_OK;
-    serry_error_begin(error, operation, 0, 0);
-    return serry_fail(error, SERRY_ERR_INVALID, "%s: there is no rank %d, only rank 0", operation,
-                      rank);
-}
-
 static int self_vitals(serry_member *member, int rank, serry_vitals *vitals, serry_error *error)
 {
     *vitals = (serry_vitals){
@@ -318,12 +434,12 @@ const serry_backend serry_backend_self = {
     .agree = self_agree,
     .shrink = self_shrink,
     .meet = self_meet,
-    .put = no_put,
-    .settled = no_settled,
-    .withdraw = no_withdraw,
-    .peek = no_peek,
-    .take = no_take,
-    .listen = no_listen,
+    .put = self_put,
+    .settled = self_settled,
+    .withdraw = self_withdraw,
+    .peek = self_peek,
+    .take = self_take,
+    .listen = self_listen,
     .alloc = self_alloc,
     .free = self_free,
     .rank = self_rank,

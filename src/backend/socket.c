@@ -8,7 +8,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "no_messages.h"
 #include "record.h"
 
 /* serry_member is what the floor above calls a socket_member. */
@@ -290,6 +289,53 @@ static int socket_set_variant(serry_member *member, unsigned variant, serry_erro
     return unsupported(error, "set_variant", own(member)->rank, "second algorithm");
 }
 
+/* ---- messages: socket_message.c ---------------------------------------------------------------- */
+
+static int socket_put(serry_member *member, int dest, const serry_envelope *envelope,
+                      const void *data, uint64_t *ticket, serry_error *error)
+{
+    socket_member *m = enter(member);
+
+    return leave(m, message_put(m, dest, envelope, data, ticket, error));
+}
+
+static int socket_settled(serry_member *member, int dest, uint64_t ticket, serry_error *error)
+{
+    socket_member *m = enter(member);
+
+    return leave(m, message_settled(m, dest, ticket, error));
+}
+
+static int socket_withdraw(serry_member *member, int dest, uint64_t ticket)
+{
+    socket_member *m = enter(member);
+
+    return leave(m, message_withdraw(m, dest, ticket));
+}
+
+static int socket_peek(serry_member *member, int source, serry_envelope *envelope,
+                       serry_error *error)
+{
+    socket_member *m = enter(member);
+
+    return leave(m, message_peek(m, source, envelope, error));
+}
+
+static int socket_take(serry_member *member, int source, void *data, serry_error *error)
+{
+    socket_member *m = enter(member);
+
+    return leave(m, message_take(m, source, data, error));
+}
+
+static void socket_listen(serry_member *member, serry_interest *interest)
+{
+    socket_member *m = enter(member);
+
+    message_listen(m, interest);
+    leave(m, SERRY_OK);
+}
+
 /* ---- memory ------------------------------------------------------------------------------------ */
 
 static void *socket_alloc(serry_member *member, size_t bytes, serry_error *error)
@@ -418,12 +464,12 @@ const serry_backend serry_backend_socket = {
     .agree = socket_agree,
     .shrink = socket_shrink,
     .meet = socket_meet,
-    .put = no_put,
-    .settled = no_settled,
-    .withdraw = no_withdraw,
-    .peek = no_peek,
-    .take = no_take,
-    .listen = no_listen,
+    .put = socket_put,
+    .settled = socket_settled,
+    .withdraw = socket_withdraw,
+    .peek = socket_peek,
+    .take = socket_take,
+    .listen = socket_listen,
     .alloc = socket_alloc,
     .free = socket_free,
     .rank = socket_rank,

@@ -3,17 +3,25 @@
  *   socket.c            the table, and the life of a member
  *   socket_join.c       from a job to a mesh
  *   socket_mesh.c       frames between ranks, and waiting for them
+ *   socket_process.c    all meshes of this process
  *   socket_stream.c     one operation after the other, each with one outcome for all
  *   socket_hub.c        the part of the rank that decides
  *   socket_result.c     what a rank gives to an operation, and gets from it
  *   socket_member.c     groups, and what members tell each other outside of operations
+ *   socket_message.c    messages from one member to another
  *   socket_failure.c    what an operation tells when it ends without a result
  *
- * One lock for each mesh guards all that hangs on it. It is free only while a thread waits. */
+ * One lock for each mesh guards all that hangs on it. It is free only while a thread waits.
+ *
+ * Nobody can sleep on links and futexes at once. So who waits in a call sleeps in poll(2), but who only
+ * polls (serry_limit.poll, listen) takes naps: never longer than an eighth of the time in which nothing
+ * has come, within 0.2 and 10 ms. What comes is thus felt late by an eighth at most, or by 0.2 ms, and
+ * a request that nothing happens to costs a hundred looks a second. */
 #ifndef SERRY_SOCKET_H
 #define SERRY_SOCKET_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include <serry/backend.h>
@@ -32,19 +40,25 @@ enum frame_type {
     FRAME_REVOKE,    /* to all, and passed on: the group is revoked */
     FRAME_MEET,      /* to all: come to the meeting of this number */
     FRAME_LEFT,      /* to all: I have closed this group */
+    FRAME_MESSAGE,   /* a message for a receive; */
+    FRAME_VERDICT,   /* on the message before, where that could not decide itself */
+    FRAME_TAKEN,     /* to a sender: how much of its messages was taken */
     FRAME_TYPES
 };
 
 /* What stands before the bytes of every message; unused fields are 0. */
 typedef struct frame {
     uint32_t type;
-    int32_t code;          /* DECISION, FAILED: how it ends. HELLO: kind of rank */
+    int32_t code;          /* DECISION, FAILED: how it ends. HELLO: kind of rank. MESSAGE, VERDICT:
+                              enum verdict */
     uint64_t stream;       /* STREAMS * number of the group + which of its streams */
-    uint64_t number;       /* of the operation; HELLO: version */
+    uint64_t number;       /* of the operation; HELLO: version. MESSAGE: what it counts. TAKEN: the
+                              sum of that */
     uint64_t ballot;       /* DECISION, COMMIT: the hub that made it, from 1. REPORT: of the
                               decision that is held; 0: none */
     uint64_t signature[2]; /* REPORT: of the call. DECISION: the two that differ. HELLO: the job */
-    int32_t who[2];        /* DECISION: whose they are. HELLO: rank and size. FAILED: peer */
+    int32_t who[2];        /* DECISION: whose they are. HELLO: rank and size. FAILED: peer. MESSAGE:
+                              tag and element type */
     uint64_t id;           /* DECISION: of a split, a number for new groups; of a mismatch, 1 where
                               a member meets. HELLO: process */
     uint64_t bytes;        /* that follow */
@@ -77,7 +91,8 @@ typedef struct mesh_link {
     outgoing *first, *last; /* what is being written; */
     size_t put;             /* bytes of the first that are gone */
     uint64_t queued,
-        written; /* frames so far; written: the peer gets them even if this rank dies */
+        written;  /* frames so far; written: the peer gets them even if this rank dies */
+    uint64_t cut; /* number of the first frame that was dropped; 0: none was */
 } mesh_link;
 
 /* A frame for a group that this rank has not made yet. */
@@ -96,6 +111,9 @@ typedef struct mesh {
     pthread_cond_t turned; /* something was read */
     bool polling;          /* a thread is waiting on the links for all */
     bool lost;             /* this rank has cut its links: nothing works any more */
+    bool naps;             /* somebody may sleep on `news` */
+    _Atomic uint32_t news; /* futex word: grows when something was read, if somebody may sleep */
+    uint64_t news_ns;      /* when something was read last, or somebody began to poll */
     int wake;              /* an eventfd that ends the wait */
     int rank, size;
     serry_kind_of_rank kind;
@@ -120,11 +138,21 @@ mesh *mesh_new(const serry_job *job, serry_error *error);
 /* Cut all links and free everything. Not locked, and nobody waits. */
 void mesh_free(mesh *m);
 
+/* socket_process.c: from mesh_new to mesh_free, a mesh is one of this process's, and of its thread's. */
+void mesh_enlist(mesh *m);
+void mesh_delist(mesh *m);
+
 /* Queue a frame, with a reference of its own to the body, and write what goes at once. */
 void mesh_send(mesh *m, int to, const frame *head, body *b);
 
 /* The peer has all that was sent before this number of frames was queued, or its end is near. */
 bool mesh_has_written(const mesh *m, int to, uint64_t queued);
+
+/* The peer can never get it. */
+bool mesh_has_dropped(const mesh *m, int to, uint64_t queued);
+
+/* The frame of this number, to change it before anything of it is written. NULL: it is too late. */
+outgoing *mesh_find_queued(const mesh *m, int to, uint64_t queued);
 
 /* Read a frame. 1: here it is, the body the caller's; 0: not yet; -1: the end. */
 int mesh_read(mesh_link *l, frame *head, body **b);
@@ -135,8 +163,17 @@ void mesh_close_link(mesh_link *l);
 /* Write and read what goes without waiting. */
 void mesh_pump(mesh *m);
 
+/* The same with one peer. */
+void mesh_pump_link(mesh *m, int peer);
+
 /* The same, but wait for something, or until the time has come. Gives up the lock meanwhile. */
 void mesh_wait(mesh *m, uint64_t until_ns);
+
+/* In place of that: say what to wait for, and until when at the latest. */
+void mesh_nap(mesh *m, uint64_t until_ns, serry_interest *interest);
+
+/* Something has happened to this rank's members: all its threads that wait look again. */
+void mesh_rouse(mesh *m);
 
 /* End the wait of all, from any thread, without the lock. */
 void mesh_wake(mesh *m);
@@ -187,6 +224,8 @@ typedef struct stream {
     bool committed;  /* by the hub */
     bool committing; /* this rank is the hub, and the decision is written to all */
     bool announced;  /* that this rank waits */
+    bool polled;     /* the last call ended with SERRY_ERR_AGAIN, and the next goes on with: */
+    uint64_t deadline_ns, announce_ns;
 
     struct stream_peer {
         report report;
@@ -194,6 +233,44 @@ typedef struct stream {
         uint64_t waits;  /* number of the operation in which it says that it waits */
     } * peer;            /* by rank */
 } stream;
+
+/* ---- messages ------------------------------------------------------------------------------- */
+
+/* What is to become of a message. */
+enum verdict { VERDICT_VALID, VERDICT_WITHDRAWN, VERDICT_FOLLOWS /* in a frame of its own */ };
+
+/* A message that has come. */
+typedef struct letter {
+    struct letter *next;
+    serry_envelope envelope;
+    uint64_t cost;
+    body *body; /* NULL: it is empty */
+} letter;
+
+/* Between this member and another one. Costs are sums over all messages from the beginning. */
+typedef struct mail {
+    letter *first, **last; /* what has come and was not taken; */
+    letter *open;          /* what came last, without its verdict */
+    uint64_t taken, told;  /* cost of what was taken, or withdrawn; as the sender knows it */
+    uint64_t sent, freed;  /* cost of what was sent there; of that, what was taken there */
+} mail;
+
+/* False: no memory. */
+bool message_setup(socket_member *m);
+
+void message_cleanup(socket_member *m);
+
+/* A frame has come, from a member rank. Takes the body. */
+void message_take_frame(socket_member *m, int from, const frame *head, body *b);
+
+/* As put, settled, withdraw, peek, take and listen in serry/backend.h. Locked. */
+int message_put(socket_member *m, int dest, const serry_envelope *envelope, const void *data,
+                uint64_t *ticket, serry_error *error);
+int message_settled(socket_member *m, int dest, uint64_t ticket, serry_error *error);
+int message_withdraw(const socket_member *m, int dest, uint64_t ticket);
+int message_peek(socket_member *m, int source, serry_envelope *envelope, serry_error *error);
+int message_take(socket_member *m, int source, void *data, serry_error *error);
+void message_listen(socket_member *m, serry_interest *interest);
 
 /* A rank's membership in a group. */
 struct socket_member {
@@ -209,6 +286,7 @@ struct socket_member {
     uint64_t meetings; /* that are over */
     uint64_t called;   /* number of the last one that somebody has called */
     stream stream[STREAMS];
+    mail *mail;         /* by rank */
     int colour, key;    /* of the split that is open */
     uint64_t own[3];    /* what this rank gives to split, shrink and meet, */
     uint64_t *all;      /* and all that is given; 3 for each rank */
@@ -295,6 +373,8 @@ enum { POLICY_SHIFT = 62 }; /* of the policy in a signature */
 
 int failure_lost(socket_member *m, const char *operation);
 int failure_revoked(socket_member *m, const stream *s);
+int failure_revoked_at(socket_member *m, const char *operation, uint64_t number);
+int failure_ended(socket_member *m, const char *operation, int peer);
 int failure_meeting(socket_member *m, const stream *s);
 int failure_pending(socket_member *m, const stream *s);
 int failure_cancelled(socket_member *m, const stream *s);

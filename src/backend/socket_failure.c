@@ -36,12 +36,25 @@ int failure_lost(socket_member *m, const char *operation)
                       m->rank);
 }
 
-int failure_revoked(socket_member *m, const stream *s)
+int failure_revoked_at(socket_member *m, const char *operation, uint64_t number)
 {
-    serry_error_begin(m->error, serry_kind_name(s->call.kind), s->done + 1, m->rank);
+    serry_error_begin(m->error, operation, number, m->rank);
     return serry_fail(m->error, SERRY_ERR_REVOKED,
                       "the communicator was revoked; only shrink, agree, get_failed and finalize "
                       "work on it");
+}
+
+int failure_revoked(socket_member *m, const stream *s)
+{
+    return failure_revoked_at(m, serry_kind_name(s->call.kind), s->done + 1);
+}
+
+int failure_ended(socket_member *m, const char *operation, int peer)
+{
+    serry_error_begin(m->error, operation, 0, m->rank);
+    blame(m, peer);
+    return serry_fail(m->error, SERRY_ERR_RANK_FAILED, "%s: rank %d has left or failed", operation,
+                      peer);
 }
 
 int failure_meeting(socket_member *m, const stream *s)

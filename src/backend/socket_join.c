@@ -19,7 +19,7 @@
 #include "record.h"
 #include "token.h"
 
-#define VERSION 1           /* of the frames; grows with every change of them */
+#define VERSION 2           /* of the frames; grows with every change of them */
 #define RETRY_NS 2000000    /* between two attempts to reach ranks that are not there yet */
 #define GRACE_NS 2000000000 /* all others wait longer than the host, which knows who is missing */
 #define FAREWELL_NS 500000000

@@ -9,10 +9,11 @@
 #include "record.h"
 #include "socket.h"
 
-static void free_streams(socket_member *m)
+static void free_parts(socket_member *m)
 {
     for (int i = 0; i < STREAMS; i++)
         stream_cleanup(m, &m->stream[i]);
+    message_cleanup(m);
     free(m->all);
     m->all = NULL;
 }
@@ -24,7 +25,7 @@ static void member_free(socket_member *m)
             *at = m->next;
             break;
         }
-    free_streams(m);
+    free_parts(m);
     free(m->at);
     free(m->gone);
     free(m);
@@ -61,7 +62,7 @@ socket_member *member_make(mesh *mesh_of_job, uint64_t id, int size, int rank, c
     m->at = calloc(ranks, sizeof(*m->at));
     m->gone = calloc(ranks, sizeof(*m->gone));
     m->all = calloc(3 * ranks, sizeof(*m->all));
-    bool enough = m->at != NULL && m->gone != NULL && m->all != NULL;
+    bool enough = message_setup(m) && m->at != NULL && m->gone != NULL && m->all != NULL;
     for (int i = 0; i < STREAMS; i++) {
         m->stream[i].peer = calloc(ranks, sizeof(*m->stream[i].peer));
         enough &= m->stream[i].peer != NULL;
@@ -145,8 +146,7 @@ void member_revoke(socket_member *m)
         return;
     m->revoked = true;
     member_tell(m, FRAME_REVOKE, NULL, 0);
-    pthread_cond_broadcast(&m->mesh->turned);
-    mesh_wake(m->mesh);
+    mesh_rouse(m->mesh);
 }
 
 /* ---- what comes -------------------------------------------------------------------------------- */
@@ -213,12 +213,18 @@ void member_take(mesh *mesh_of_job, int from, const frame *head, body *b)
     }
     int rank = rank_in(m, from);
     bool of_stream = head->type >= FRAME_REPORT && head->type <= FRAME_WAITING;
-    if (of_stream && rank >= 0 && !m->closed) {
+    bool of_message = head->type >= FRAME_MESSAGE && head->type <= FRAME_TAKEN;
+    bool used = rank >= 0 && !m->closed;
+    if (of_stream && used) {
         stream_take(m, &m->stream[head->stream % STREAMS], rank, head, b);
         return;
     }
+    if (of_message && used) {
+        message_take_frame(m, rank, head, b);
+        return;
+    }
     body_release(b);
-    if (!of_stream && rank >= 0)
+    if (!of_stream && !of_message && rank >= 0)
         take(m, rank, head);
 }
 
@@ -263,7 +269,7 @@ bool member_leave(socket_member *m)
         free_all(mesh_of_job);
         return false;
     }
-    free_streams(m);
+    free_parts(m);
     for (int r = 0; r < m->size; r++)
         if (r != m->rank && !m->gone[r])
             return true;
@@ -277,5 +283,5 @@ void member_forget(socket_member *m)
     if (is_last(m))
         free_all(m->mesh);
     else
-        free_streams(m);
+        free_parts(m);
 }

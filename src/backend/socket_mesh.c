@@ -19,9 +19,16 @@
 #include <unistd.h>
 
 #include "record.h"
+#include "sleep.h"
 #include "token.h"
 
 #define BODY_MOST (UINT64_C(1) << 48)
+
+/* See socket.h. */
+#define NAP_PART 8
+#define NAP_LEAST_NS UINT64_C(200000)
+#define NAP_MOST_NS UINT64_C(10000000)
+#define YIELDS 32 /* before the first nap: about the price of one */
 
 /* ---- bodies ------------------------------------------------------------------------------------ */
 
@@ -47,94 +54,6 @@ void body_release(body *b)
 {
     if (b != NULL && --b->refs == 0)
         free(b);
-}
-
-/* ---- all meshes of this process ---------------------------------------------------------------- */
-
-/* A child of a fork must not keep its parent's links open: the others would never see their end. */
-static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
-static mesh *g_meshes;
-static pthread_once_t g_once = PTHREAD_ONCE_INIT;
-static pthread_key_t g_joined; /* the meshes of a thread rank */
-
-static void before_fork(void)
-{
-    pthread_mutex_lock(&g_lock);
-}
-
-static void in_parent(void)
-{
-    pthread_mutex_unlock(&g_lock);
-}
-
-static void in_child(void)
-{
-    for (mesh *m = g_meshes; m != NULL; m = m->next) {
-        for (int r = 0; r < m->size; r++)
-            if (m->link[r].fd >= 0) {
-                close(m->link[r].fd);
-                m->link[r].fd = -1;
-            }
-        close(m->wake);
-        m->wake = -1;
-    }
-    g_meshes = NULL;
-    pthread_mutex_unlock(&g_lock);
-}
-
-/* A thread rank has ended without leaving: to the others it has failed. Whoever frees what it left
- * behind waits for `ended`. */
-static void thread_ends(void *first)
-{
-    mesh *next;
-
-    for (mesh *m = first; m != NULL; m = next) {
-        next = m->beside;
-        pthread_mutex_lock(&m->lock);
-        mesh_lose(m);
-        m->ended = true;
-        pthread_mutex_unlock(&m->lock);
-    }
-}
-
-static void prepare(void)
-{
-    pthread_atfork(before_fork, in_parent, in_child);
-    pthread_key_create(&g_joined, thread_ends);
-}
-
-static void enlist(mesh *m)
-{
-    pthread_once(&g_once, prepare);
-    pthread_mutex_lock(&g_lock);
-    m->next = g_meshes;
-    g_meshes = m;
-    pthread_mutex_unlock(&g_lock);
-    m->thread = pthread_self();
-    if (m->kind == SERRY_THREADS) {
-        m->beside = pthread_getspecific(g_joined);
-        pthread_setspecific(g_joined, m);
-    }
-}
-
-static void delist(mesh *m)
-{
-    pthread_mutex_lock(&g_lock);
-    for (mesh **at = &g_meshes; *at != NULL; at = &(*at)->next)
-        if (*at == m) {
-            *at = m->next;
-            break;
-        }
-    pthread_mutex_unlock(&g_lock);
-    if (m->kind != SERRY_THREADS || m->ended)
-        return;
-    mesh *first = pthread_getspecific(g_joined);
-    for (mesh **at = &first; *at != NULL; at = &(*at)->beside)
-        if (*at == m) {
-            *at = m->beside;
-            break;
-        }
-    pthread_setspecific(g_joined, first);
 }
 
 /* ---- life -------------------------------------------------------------------------------------- */
@@ -167,7 +86,7 @@ mesh *mesh_new(const serry_job *job, serry_error *error)
             for (int r = 0; r < m->size; r++)
                 m->link[r].fd = -1;
             make_lock(m);
-            enlist(m);
+            mesh_enlist(m);
             return m;
         }
         serry_fail_errno(error, errno, "cannot make a descriptor to be woken by");
@@ -179,6 +98,8 @@ mesh *mesh_new(const serry_job *job, serry_error *error)
 
 static void drop_queue(mesh_link *l)
 {
+    if (l->first != NULL)
+        l->cut = l->written + 1;
     while (l->first != NULL) {
         outgoing *o = l->first;
         l->first = o->next;
@@ -203,7 +124,7 @@ void mesh_close_link(mesh_link *l)
 
 void mesh_free(mesh *m)
 {
-    delist(m);
+    mesh_delist(m);
     for (int r = 0; r < m->size; r++)
         mesh_close_link(&m->link[r]);
     while (m->early != NULL) {
@@ -235,7 +156,7 @@ void mesh_lose(mesh *m)
             m->link[r].mute = true;
             drop_queue(&m->link[r]);
         }
-    mesh_wake(m);
+    mesh_rouse(m);
 }
 
 /* ---- writing ----------------------------------------------------------------------------------- */
@@ -308,6 +229,23 @@ void mesh_send(mesh *m, int to, const frame *head, body *b)
 bool mesh_has_written(const mesh *m, int to, uint64_t queued)
 {
     return m->link[to].written >= queued;
+}
+
+bool mesh_has_dropped(const mesh *m, int to, uint64_t queued)
+{
+    const mesh_link *l = &m->link[to];
+
+    return l->cut != 0 && queued >= l->cut;
+}
+
+outgoing *mesh_find_queued(const mesh *m, int to, uint64_t queued)
+{
+    const mesh_link *l = &m->link[to];
+    outgoing *o = l->first;
+
+    for (uint64_t number = l->written + 1; o != NULL && number < queued; number++)
+        o = o->next;
+    return l->written >= queued || (o == l->first && l->put > 0) ? NULL : o;
 }
 
 /* ---- reading ----------------------------------------------------------------------------------- */
@@ -395,6 +333,36 @@ static void watch_links(const mesh *m, watched *w)
     }
 }
 
+void mesh_rouse(mesh *m)
+{
+    m->news_ns = serry_token_now_ns();
+    pthread_cond_broadcast(&m->turned);
+    if (m->polling) /* it would go on to wait for what was read just now */
+        mesh_wake(m);
+    if (!m->naps)
+        return;
+    m->naps = false;
+    atomic_fetch_add_explicit(&m->news, 1, memory_order_seq_cst);
+    sleep_wake(&m->news);
+}
+
+void mesh_nap(mesh *m, uint64_t until_ns, serry_interest *interest)
+{
+    uint64_t now_ns = serry_token_now_ns(), nap_ns = (now_ns - m->news_ns) / NAP_PART;
+
+    *interest = (serry_interest){.sleep = interest->sleep,
+                                 .word = (uint32_t *)(void *)&m->news,
+                                 .value = atomic_load_explicit(&m->news, memory_order_relaxed),
+                                 .yields = YIELDS};
+    if (!interest->sleep) { /* it has just begun */
+        m->news_ns = now_ns;
+        return;
+    }
+    m->naps = true;
+    nap_ns = nap_ns < NAP_LEAST_NS ? NAP_LEAST_NS : nap_ns > NAP_MOST_NS ? NAP_MOST_NS : nap_ns;
+    interest->at_ns = now_ns + nap_ns < until_ns ? now_ns + nap_ns : until_ns;
+}
+
 static void turn(mesh *m, const watched *w)
 {
     uint64_t woken;
@@ -410,7 +378,7 @@ static void turn(mesh *m, const watched *w)
     }
     if (m->lost)
         mesh_lose(m);
-    pthread_cond_broadcast(&m->turned);
+    mesh_rouse(m);
 }
 
 void mesh_pump(mesh *m)
@@ -421,6 +389,21 @@ void mesh_pump(mesh *m)
     w.fd[0].events = 0; /* it is for those who wait */
     if (poll(w.fd, (nfds_t)w.count, 0) > 0)
         turn(m, &w);
+}
+
+void mesh_pump_link(mesh *m, int peer)
+{
+    mesh_link *l = &m->link[peer];
+    struct pollfd fd = {l->fd, POLLIN, 0};
+
+    if (l->first != NULL)
+        write_queue(l);
+    if (l->fd < 0 || poll(&fd, 1, 0) <= 0)
+        return;
+    read_all(m, peer);
+    if (m->lost)
+        mesh_lose(m);
+    mesh_rouse(m);
 }
 
 void mesh_wait(mesh *m, uint64_t until_ns)

@@ -74,7 +74,7 @@ static void drop(stream *s)
     stream_forget_decision(s);
     body_release(s->given);
     s->given = NULL;
-    s->open = s->announced = false;
+    s->open = s->announced = s->polled = false;
     s->told = -1;
 }
 
@@ -192,11 +192,25 @@ static bool step(socket_member *m, stream *s)
 /* ---- waiting ----------------------------------------------------------------------------------- */
 
 typedef struct patience {
-    uint64_t deadline_ns, announce_ns;
+    serry_interest *poll; /* NULL: it waits */
     serry_token *token;
     serry_watch watch;
     bool asked, watched;
 } patience;
+
+/* A call that is polled again keeps what the first poll has fixed. */
+static void be_patient(stream *s, const serry_limit *limit)
+{
+    bool goes_on = limit->poll != NULL && s->polled;
+    uint64_t now_ns = serry_token_now_ns();
+
+    s->polled = false;
+    if (goes_on)
+        return;
+    s->announce_ns = now_ns + PATIENCE_NS;
+    s->deadline_ns =
+        limit->timeout_ms < 0 ? SERRY_NO_DEADLINE : now_ns + (uint64_t)limit->timeout_ms * 1000000;
+}
 
 static void wake(void *of)
 {
@@ -211,28 +225,29 @@ static void ask(socket_member *m, const serry_limit *limit, patience *p)
         return;
     pthread_mutex_unlock(&m->mesh->lock);
     p->token = limit->token(limit->argument);
-    if (p->token != NULL)
+    if (p->token != NULL && p->poll == NULL)
         p->watched = serry_token_watch(p->token, &p->watch, wake, m->mesh) == SERRY_TOKEN_RUNNING;
     pthread_mutex_lock(&m->mesh->lock);
 }
 
 /* Returns whether it did: what was queued may be written by now. */
-static bool announce(socket_member *m, stream *s, uint64_t now_ns, const patience *p)
+static bool announce(socket_member *m, stream *s, uint64_t now_ns)
 {
     bool awaited = false;
 
     for (int r = 0; r < m->size; r++)
         awaited |= s->peer[r].waits > s->done;
-    if (s->announced || (!awaited && now_ns < p->announce_ns))
+    if (s->announced || (!awaited && now_ns < s->announce_ns))
         return false;
     s->announced = true;
     member_tell(m, FRAME_WAITING, s, s->done + 1);
     return true;
 }
 
+/* SERRY_OK: look again. */
 static int wait_more(socket_member *m, stream *s, const patience *p)
 {
-    uint64_t now_ns = serry_token_now_ns(), until_ns = p->deadline_ns;
+    uint64_t now_ns = serry_token_now_ns(), until_ns = s->deadline_ns;
 
     if (p->token != NULL) {
         serry_token_status status = serry_token_state(p->token);
@@ -241,12 +256,17 @@ static int wait_more(socket_member *m, stream *s, const patience *p)
             return (int)status;
         until_ns = ends_ns < until_ns ? ends_ns : until_ns;
     }
-    if (now_ns >= p->deadline_ns)
+    if (now_ns >= s->deadline_ns)
         return SERRY_ERR_TIMEOUT;
-    if (announce(m, s, now_ns, p))
+    if (announce(m, s, now_ns))
         return SERRY_OK;
-    if (!s->announced && p->announce_ns < until_ns)
-        until_ns = p->announce_ns;
+    if (!s->announced && s->announce_ns < until_ns)
+        until_ns = s->announce_ns;
+    if (p->poll != NULL) {
+        mesh_nap(m->mesh, until_ns, p->poll);
+        s->polled = true;
+        return SERRY_ERR_AGAIN;
+    }
     mesh_wait(m->mesh, until_ns);
     return SERRY_OK;
 }
@@ -295,12 +315,10 @@ static int interrupted(socket_member *m, stream *s)
 
 static int go_on(socket_member *m, stream *s, const serry_limit *limit)
 {
-    patience p = {.deadline_ns = SERRY_NO_DEADLINE};
+    patience p = {.poll = limit->poll};
     int rc = SERRY_OK;
 
-    p.announce_ns = serry_token_now_ns() + PATIENCE_NS;
-    if (limit->timeout_ms >= 0)
-        p.deadline_ns = p.announce_ns - PATIENCE_NS + (uint64_t)limit->timeout_ms * 1000000;
+    be_patient(s, limit);
     while (!step(m, s)) {
         rc = interrupted(m, s);
         if (rc != SERRY_OK)

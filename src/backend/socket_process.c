@@ -1,0 +1,91 @@
+/* socket_process.c - all meshes of this process: what becomes of them at a fork, and at the end of a
+ * thread rank; see socket.h. */
+#include "socket.h"
+
+#include <unistd.h>
+
+/* A child of a fork must not keep its parent's links open: the others would never see their end. */
+static pthread_mutex_t g_lock = PTHREAD_MUTEX_INITIALIZER;
+static mesh *g_meshes;
+static pthread_once_t g_once = PTHREAD_ONCE_INIT;
+static pthread_key_t g_joined; /* the meshes of a thread rank */
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&g_lock);
+}
+
+static void in_parent(void)
+{
+    pthread_mutex_unlock(&g_lock);
+}
+
+static void in_child(void)
+{
+    for (mesh *m = g_meshes; m != NULL; m = m->next) {
+        for (int r = 0; r < m->size; r++)
+            if (m->link[r].fd >= 0) {
+                close(m->link[r].fd);
+                m->link[r].fd = -1;
+            }
+        close(m->wake);
+        m->wake = -1;
+    }
+    g_meshes = NULL;
+    pthread_mutex_unlock(&g_lock);
+}
+
+/* A thread rank has ended without leaving: to the others it has failed. Whoever frees what it left
+ * behind waits for `ended`. */
+static void thread_ends(void *first)
+{
+    mesh *next;
+
+    for (mesh *m = first; m != NULL; m = next) {
+        next = m->beside;
+        pthread_mutex_lock(&m->lock);
+        mesh_lose(m);
+        m->ended = true;
+        pthread_mutex_unlock(&m->lock);
+    }
+}
+
+static void prepare(void)
+{
+    pthread_atfork(before_fork, in_parent, in_child);
+    pthread_key_create(&g_joined, thread_ends);
+}
+
+void mesh_enlist(mesh *m)
+{
+    pthread_once(&g_once, prepare);
+    pthread_mutex_lock(&g_lock);
+    m->next = g_meshes;
+    g_meshes = m;
+    pthread_mutex_unlock(&g_lock);
+    m->thread = pthread_self();
+    if (m->kind == SERRY_THREADS) {
+        m->beside = pthread_getspecific(g_joined);
+        pthread_setspecific(g_joined, m);
+    }
+}
+
+void mesh_delist(mesh *m)
+{
+    pthread_mutex_lock(&g_lock);
+    for (mesh **at = &g_meshes; *at != NULL; at = &(*at)->next)
+        if (*at == m) {
+            *at = m->next;
+            break;
+        }
+    pthread_mutex_unlock(&g_lock);
+    if (m->kind != SERRY_THREADS || m->ended)
+        return;
+    mesh *first = pthread_getspecific(g_joined);
+    for (mesh **at = &first; *at != NULL; at = &(*at)->beside)
+        if (*at == m) {
+            *at = m->beside;
+            break;
+        }
+    pthread_setspecific(g_joined, first);
+}
