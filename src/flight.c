@@ -264,12 +264,18 @@ static void end_first(flight *f, int rc)
     flight_end(f, r, rc);
 }
 
+static void rouse(void *f)
+{
+    flight_pulse(f);
+}
+
 static void drive_calls(flight *f, sleep_list *list)
 {
     serry_request *r;
 
     while ((r = f->calls.first) != NULL) {
-        serry_interest interest = {.sleep = list != NULL, .begins = !r->polled};
+        serry_interest interest = {
+            .sleep = list != NULL, .begins = !r->polled, .rouse = rouse, .sleeper = f};
         r->limit.poll = &interest;
         r->polled = true;
         int done, rc = poll_call(f, r, &done);

@@ -18,6 +18,7 @@ static int ft_run(serry_member *member, const serry_call *call, const serry_limi
     ft_member *m = ft_own(member);
 
     m->given = limit;
+    m->limit.poll = limit->poll;
     ft_count(m);
     int rc = m->first.run[limit->token != NULL](m->first.member, call, &m->limit, error);
     return __builtin_expect(rc | (m->asked != NULL), 0) ? ft_run_slowly(m, call, rc, error)
@@ -28,6 +29,7 @@ static int start(ft_member *m, const ft_operation *operation, const serry_limit 
                  serry_error *error)
 {
     m->given = limit;
+    m->limit.poll = limit->poll;
     ft_count(m);
     return ft_start(m, operation, error);
 }

@@ -235,15 +235,17 @@ static int vote_together(ft_member *m, const serry_limit *limit, serry_error *er
     int repeat;
 
     do {
-        uint64_t epoch = c->backend->epoch(c->member);
+        if (!m->voting)
+            m->voting_from = c->backend->epoch(c->member);
         int rc = c->backend->meet(c->member, m->vote, limit, &m->votes, &repeat, error);
+        m->voting = rc == SERRY_ERR_AGAIN;
         if (rc != SERRY_OK)
             return rc;
         if (repeat == SERRY_FINISH) {
             m->stage = FT_STAGE_NONE;
             return FT_FINISH;
         }
-        joined = c->backend->epoch(c->member) != epoch;
+        joined = c->backend->epoch(c->member) != m->voting_from;
         if (joined && m->variant != 0)
             use_variant(m, 0);
     } while (joined && (m->votes & (VOTE_FALLBACK | VOTE_ALGORITHM)) && !(m->votes & VOTE_ABORT));
@@ -256,7 +258,7 @@ int ft_meet(ft_member *m, const serry_limit *limit, serry_error *error)
 
     if (rc == MOVE_ON)
         rc = move_together(m, limit, error);
-    if (rc < 0 && rc != SERRY_ERR_TIMEOUT && rc != SERRY_ERR_CANCELLED) {
+    if (rc < 0 && rc != SERRY_ERR_TIMEOUT && rc != SERRY_ERR_CANCELLED && rc != SERRY_ERR_AGAIN) {
         m->stage = FT_STAGE_NONE;
         if (m->move.joined != NULL)
             ft_carrier_close(m->move.joined);

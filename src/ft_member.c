@@ -73,10 +73,10 @@ void ft_aim(ft_member *m)
 {
     const ft_carrier *c = ft_carrier_of(m);
 
-    m->first.run[0] = m->open ? leave_it : c->backend->run;
+    m->first.run[0] = m->open || m->polled ? leave_it : c->backend->run;
     m->first.run[1] = leave_it;
     m->first.member = c->member;
-    m->first.step = !m->open || m->told;
+    m->first.step = !m->polled && (!m->open || m->told);
 }
 
 static void member_free(ft_member *m)
@@ -171,6 +171,7 @@ int ft_close(serry_member *member, serry_error *error)
     }
     if (m->move.joined != NULL)
         ft_carrier_close(m->move.joined);
+    ft_limit_end(m); /* of an attempt that was polled, and given up */
     member_free(m);
     return SERRY_OK;
 }

@@ -81,9 +81,13 @@ typedef struct ft_member {
     const serry_limit *given; /* the caller's */
     serry_token *asked;       /* what it was given for a token; NULL: it has not had to wait yet */
     serry_token *token;       /* its timeout's. A reference, or NULL */
-    serry_token *outer;       /* the caller's; NULL: it has none */
+    serry_token *outer;       /* the caller's; NULL: it has none. A reference */
     serry_watch watch;        /* on that one */
     bool watching;
+    serry_watch own_watch; /* on `token`, of a call that is polled: rouses who sleeps meanwhile */
+    bool own_watching;
+    bool polled;       /* the last poll has returned SERRY_ERR_AGAIN: the attempt, or the pause, goes on */
+    uint64_t pause_ns; /* end of the pause between two attempts; 0: there is none */
 
     ft_operation operation; /* that runs, or is open */
     bool open;              /* it has not ended, though the caller has got an error */
@@ -103,6 +107,8 @@ typedef struct ft_member {
 
     ft_stage stage;
     uint64_t vote, votes; /* this rank's in the meeting; what it has come to */
+    bool voting;          /* a meeting has been polled; */
+    uint64_t voting_from; /* the carrier's epoch before it */
     serry_error error;    /* why it was called by this rank */
     struct {
         uint64_t value;                  /* in the exchange that is open */
@@ -172,8 +178,10 @@ serry_token *ft_limit_token(void *member);
 /* The attempt has ended by time: has that been put off meanwhile? */
 bool ft_limit_goes_on(const ft_member *m);
 
-/* A pause between attempts. False: the operation was cancelled in it. */
-bool ft_limit_pause(ft_member *m, int delay_ms);
+/* Begin a pause between attempts, and go through it: SERRY_OK, SERRY_ERR_CANCELLED, or SERRY_ERR_AGAIN where
+ * the call is polled. */
+int ft_limit_pause(ft_member *m, int delay_ms);
+int ft_limit_pause_on(ft_member *m);
 
 /* ---- ft_tries.c ---- */
 

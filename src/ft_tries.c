@@ -77,22 +77,27 @@ static bool gives_up(const ft_member *m)
 /* *met: it was a part of a meeting. */
 static int attempt(ft_member *m, bool *met, serry_error *error)
 {
-    static const serry_limit grace = {GRACE_MS, NULL, NULL, NULL};
-    bool in_grace, pays = m->stage == FT_STAGE_NONE && !m->open && m->debts > 0;
+    const serry_limit grace = {GRACE_MS, NULL, NULL, m->limit.poll};
+    bool goes_on = m->polled;
+    bool in_grace, pays = m->stage == FT_STAGE_NONE && !m->open && !goes_on && m->debts > 0;
     int rc;
 
+    m->polled = false;
     if (pays) {
         m->paying = true;
         ft_vote(m, SERRY_ABORT);
     }
     in_grace = gives_up(m) && is_pause(m->error.error);
     *met = m->stage != FT_STAGE_NONE;
-    ft_limit_begin(m);
+    if (!goes_on)
+        ft_limit_begin(m);
     do {
         rc = m->stage == FT_STAGE_NONE ? call(m, error)
                                        : ft_meet(m, in_grace ? &grace : &m->limit, error);
     } while (rc == SERRY_ERR_TIMEOUT && !in_grace && ft_limit_goes_on(m));
-    ft_limit_end(m);
+    m->polled = rc == SERRY_ERR_AGAIN;
+    if (!m->polled)
+        ft_limit_end(m);
     return rc;
 }
 
@@ -309,32 +314,62 @@ static int follow(ft_member *m, int rc, bool met, int *delay_ms, serry_error *er
     return react(m, rc, delay_ms, error);
 }
 
-/* The operation to its end. `rc` is what an attempt has returned; FT_AGAIN: none has been made. */
+static int cancelled(ft_member *m, serry_error *error)
+{
+    return serry_error_make(error, SERRY_ERR_CANCELLED, m->operation.name, ft_id(m), m->job.rank,
+                            "%s was cancelled between two attempts", m->operation.name);
+}
+
+/* The pause that is due, or under way. FT_AGAIN: it is over, or there was none. */
+static int pause_between(ft_member *m, int delay_ms, serry_error *error)
+{
+    int rc = m->pause_ns != 0 ? ft_limit_pause_on(m) : ft_limit_pause(m, delay_ms);
+
+    m->polled = rc == SERRY_ERR_AGAIN;
+    return rc == SERRY_OK ? FT_AGAIN : rc == SERRY_ERR_AGAIN ? rc : cancelled(m, error);
+}
+
+/* The operation to its end, or until it would have to wait where it is polled. `rc` is what an attempt has
+ * returned; FT_AGAIN: none has been made. */
 static COLD int try(ft_member *m, int rc, serry_error *error)
 {
+    if (m->pause_ns != 0)
+        rc = pause_between(m, 0, error);
     for (;;) {
         int delay_ms = 0;
         bool met = false;
 
         if (rc == FT_AGAIN)
             rc = attempt(m, &met, error);
+        if (rc == SERRY_ERR_AGAIN)
+            return rc;
         rc = follow(m, rc, met, &delay_ms, error);
         if (rc != FT_AGAIN)
             return rc;
-        if (!ft_limit_pause(m, delay_ms))
-            rc = serry_error_make(error, SERRY_ERR_CANCELLED, m->operation.name, ft_id(m),
-                                  m->job.rank, "%s was cancelled between two attempts",
-                                  m->operation.name);
+        rc = pause_between(m, delay_ms, error);
     }
+}
+
+/* Is it another request than the one that was polled last, which was given up? */
+static bool begins(const ft_member *m)
+{
+    return m->limit.poll == NULL || m->limit.poll->begins;
 }
 
 /* An operation that is open keeps its number; what it has made goes where this call wants it. */
 static int go_on(ft_member *m, const ft_operation *operation, int rc, serry_error *error)
 {
-    if (m->open && !m->told && !is_same(&m->operation, operation))
+    if ((m->open || m->polled) && !m->told && !is_same(&m->operation, operation))
         return pending(m, error);
+    if (m->polled && begins(m)) { /* the attempt stays open; its time is over */
+        ft_limit_end(m);
+        m->polled = false;
+        m->pause_ns = 0;
+        m->open = true;
+    }
     m->operation = *operation;
-    m->attempts = 0;
+    if (!m->polled)
+        m->attempts = 0;
     rc = try(m, rc, error);
     ft_aim(m);
     return rc;
@@ -349,6 +384,14 @@ int ft_run_slowly(ft_member *m, const serry_call *call, int rc, serry_error *err
 {
     ft_operation operation = {.what = FT_RUN, .name = serry_kind_name(call->kind), .call = *call};
 
-    ft_limit_end(m);
+    if (rc == SERRY_ERR_AGAIN) {
+        m->operation = operation;
+        m->attempts = 0;
+        m->polled = true;
+        ft_aim(m);
+        return rc;
+    }
+    if (rc != FT_AGAIN)
+        ft_limit_end(m);
     return rc == SERRY_OK ? SERRY_OK : go_on(m, &operation, rc, error);
 }

@@ -39,6 +39,9 @@ typedef struct serry_member serry_member;
 typedef struct serry_interest {
     bool sleep;
     bool begins;    /* the caller's: the first poll of a call, whose time begins */
+    void (*rouse)(void *sleeper); /* the caller's; NULL: none. From any thread, while the call is open:
+                                     poll again now, for another reason than `word` */
+    void *sleeper;
     uint32_t *word; /* a futex, not private; NULL: there is nothing but the time */
     uint32_t value;
     uint64_t at_ns; /* CLOCK_MONOTONIC: poll again then, at the latest; only when about to sleep */
