@@ -350,26 +350,68 @@ static void compare_all(test_rank *self, const group *g, const dataset *data, co
                 p->send_count, false);
 }
 
-bool case_run(test_rank *self, const buffers *b, const group *g, const dataset *data,
-              const op_case *c)
+/* In place, a scatter's own block lies in what is sent. */
+static bool is_guarded(const plan *p, const op_case *c)
+{
+    return !(p->in_place && c->kind == SERRY_KIND_SCATTER);
+}
+
+/* Fill the buffers as they must be before the call. */
+static void prepare(test_rank *self, const plan *p, const group *g, const dataset *data,
+                    const op_case *c)
 {
     size_t element = reference_size(data->dtype);
-    plan p = plan_of(b, g, data, c);
-    bool guarded = !(p.in_place && c->kind == SERRY_KIND_SCATTER);
 
     test_at(self, "%s count %zu %s %s root %d memory %d place %d turn %u", serry_kind_name(c->kind),
             c->count, serry_dtype_name(data->dtype), serry_op_name(data->op), c->root,
             (int)c->memory, (int)c->place, c->turn);
-    if (guarded)
-        memset(p.recv - GUARD, p.fill, p.recv_count * element + 2 * GUARD);
-    if (p.send_count > 0)
-        memcpy(p.send, input(g, data, g->rank, p.shift), p.send_count * element);
+    if (is_guarded(p, c))
+        memset(p->recv - GUARD, p->fill, p->recv_count * element + 2 * GUARD);
+    if (p->send_count > 0)
+        memcpy(p->send, input(g, data, g->rank, p->shift), p->send_count * element);
+}
+
+bool case_run(test_rank *self, const buffers *b, const group *g, const dataset *data,
+              const op_case *c)
+{
+    plan p = plan_of(b, g, data, c);
+
+    prepare(self, &p, g, data, c);
     int result = test_call(&p.call, g->comm);
     if (result != SERRY_OK) {
         complain(self, g, data, c, serry_error_name(result), serry_last_error(g->comm)->message);
         return false;
     }
-    compare_all(self, g, data, c, &p, guarded);
+    compare_all(self, g, data, c, &p, is_guarded(&p, c));
+    return true;
+}
+
+bool case_start(test_rank *self, const buffers *b, const group *g, const dataset *data,
+                const op_case *c, serry_request **request)
+{
+    plan p = plan_of(b, g, data, c);
+
+    prepare(self, &p, g, data, c);
+    int result = test_call_apart(&p.call, g->comm, request);
+    if (result != SERRY_OK)
+        complain(self, g, data, c, serry_error_name(result), serry_last_error(g->comm)->message);
+    return result == SERRY_OK;
+}
+
+bool case_finish(test_rank *self, const buffers *b, const group *g, const dataset *data,
+                 const op_case *c, serry_request **request)
+{
+    plan p = plan_of(b, g, data, c);
+    int result = serry_wait(request, -1);
+
+    if (result != SERRY_OK) {
+        complain(self, g, data, c, serry_error_name(result),
+                 serry_request_error(*request)->message);
+        serry_request_free(request);
+        return false;
+    }
+    CHECK(self, *request == NULL);
+    compare_all(self, g, data, c, &p, is_guarded(&p, c));
     return true;
 }
 

@@ -88,6 +88,12 @@ bool case_reduces(serry_kind kind);
 bool case_run(test_rank *self, const buffers *b, const group *g, const dataset *data,
               const op_case *c);
 
+/* The same in two parts, through the i-form: the buffers are the case's own from start to finish. */
+bool case_start(test_rank *self, const buffers *b, const group *g, const dataset *data,
+                const op_case *c, serry_request **request);
+bool case_finish(test_rank *self, const buffers *b, const group *g, const dataset *data,
+                 const op_case *c, serry_request **request);
+
 /* What the case's call received, `bytes` of it (0: nothing); valid until the next case. */
 const unsigned char *case_result(const buffers *b, const group *g, const dataset *data,
                                  const op_case *c, size_t *bytes);

@@ -247,6 +247,7 @@ TEST(sizes)
 TEST(same_bits)
 TEST(barrier)
 TEST(sequence)
+TEST(started)
 TEST(parts)
 TEST(many_parts)
 TEST(two_at_once)
@@ -270,6 +271,7 @@ static int run_group(bool large)
         cmocka_unit_test(test_same_bits),  cmocka_unit_test(test_barrier),
         cmocka_unit_test(test_sequence),   cmocka_unit_test(test_parts),
         cmocka_unit_test(test_many_parts), cmocka_unit_test(test_two_at_once),
+        cmocka_unit_test(test_started),
     };
     const struct CMUnitTest large_ones[] = {
         cmocka_unit_test(test_large_2),

@@ -22,6 +22,10 @@ extern serry_op g_user;
 /* 500 calls drawn from the seed, now and then with a late rank. */
 void body_sequence(test_rank *self);
 
+/* Calls drawn likewise, started and finished apart: 1, 2 and 64 requests under way at once, mixed with
+ * synchronous calls. */
+void body_started(test_rank *self);
+
 /* Calls on communicators from split and dup, in turn with those on their parents. */
 void body_parts(test_rank *self);
 

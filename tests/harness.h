@@ -179,6 +179,9 @@ test_report *test_mine(test_rank *self);
 /* Make this call on this communicator through the public function of its kind (all but split). */
 int test_call(const serry_call *call, serry_comm *comm);
 
+/* Likewise through the i-form. */
+int test_call_apart(const serry_call *call, serry_comm *comm, serry_request **request);
+
 /* Is exactly this set of ranks in the record? -1 ends the list. */
 bool test_ranks_are(const serry_rank_set *set, const int *ranks);
 

@@ -33,6 +33,35 @@ int test_call(const serry_call *c, serry_comm *comm)
     return SERRY_ERR_UNSUPPORTED;
 }
 
+int test_call_apart(const serry_call *c, serry_comm *comm, serry_request **r)
+{
+    switch (c->kind) {
+    case SERRY_KIND_BARRIER:
+        return serry_ibarrier(comm, r);
+    case SERRY_KIND_BROADCAST:
+        return serry_ibroadcast(c->recv, c->count, c->dtype, c->root, comm, r);
+    case SERRY_KIND_REDUCE:
+        return serry_ireduce(c->send, c->recv, c->count, c->dtype, c->op, c->root, comm, r);
+    case SERRY_KIND_ALLREDUCE:
+        return serry_iallreduce(c->send, c->recv, c->count, c->dtype, c->op, comm, r);
+    case SERRY_KIND_ALLGATHER:
+        return serry_iallgather(c->send, c->recv, c->count, c->dtype, comm, r);
+    case SERRY_KIND_REDUCE_SCATTER:
+        return serry_ireduce_scatter(c->send, c->recv, c->count, c->dtype, c->op, comm, r);
+    case SERRY_KIND_GATHER:
+        return serry_igather(c->send, c->recv, c->count, c->dtype, c->root, comm, r);
+    case SERRY_KIND_SCATTER:
+        return serry_iscatter(c->send, c->recv, c->count, c->dtype, c->root, comm, r);
+    case SERRY_KIND_ALLTOALL:
+        return serry_ialltoall(c->send, c->recv, c->count, c->dtype, comm, r);
+    case SERRY_KIND_SPLIT:
+    case SERRY_KIND_MEET:
+    case SERRY_KINDS:
+        break;
+    }
+    return SERRY_ERR_UNSUPPORTED;
+}
+
 bool test_ranks_are(const serry_rank_set *set, const int *ranks)
 {
     serry_rank_set wanted = {{0}};
