@@ -6,7 +6,6 @@
 
 #include "comm.h"
 #include "ft_member.h"
-#include "no_messages.h"
 #include "record.h"
 
 /* ---- operations ------------------------------------------------------------------------------- */
@@ -182,12 +181,12 @@ static const serry_backend functions = {
     .agree = ft_agree,
     .shrink = ft_shrink,
     .meet = ft_meeting,
-    .put = no_put,
-    .settled = no_settled,
-    .withdraw = no_withdraw,
-    .peek = no_peek,
-    .take = no_take,
-    .listen = no_listen,
+    .put = ft_put,
+    .settled = ft_settled,
+    .withdraw = ft_withdraw,
+    .peek = ft_peek,
+    .take = ft_take,
+    .listen = ft_listen,
     .alloc = ft_alloc,
     .free = ft_free,
     .rank = ft_rank,

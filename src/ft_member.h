@@ -4,6 +4,7 @@
  * ft_member.c  joining and leaving
  * ft_limit.c   the timeout of an attempt, made only when it has to wait
  * ft_tries.c   attempts at one operation until it ends
+ * ft_message.c messages, through the backend that carries
  * ft_meet.c    what all ranks do together: give up, change the algorithm, move to the next
  * backend */
 #ifndef SERRY_FT_MEMBER_H
@@ -86,7 +87,8 @@ typedef struct ft_member {
     bool watching;
     serry_watch own_watch; /* on `token`, of a call that is polled: rouses who sleeps meanwhile */
     bool own_watching;
-    bool polled;       /* the last poll has returned SERRY_ERR_AGAIN: the attempt, or the pause, goes on */
+    bool
+        polled; /* the last poll has returned SERRY_ERR_AGAIN: the attempt, or the pause, goes on */
     uint64_t pause_ns; /* end of the pause between two attempts; 0: there is none */
 
     ft_operation operation; /* that runs, or is open */
@@ -212,5 +214,15 @@ int ft_meet(ft_member *m, const serry_limit *limit, serry_error *error);
 /* What m->votes tell of an operation that was aborted. */
 int ft_aborted_code(const ft_member *m);
 int ft_aborted_by(const ft_member *m); /* -1: several, or not known */
+
+/* ---- ft_message.c: as in serry_backend ---- */
+
+int ft_put(serry_member *member, int dest, const serry_envelope *envelope, const void *data,
+           uint64_t *ticket, serry_error *error);
+int ft_settled(serry_member *member, int dest, uint64_t ticket, serry_error *error);
+int ft_withdraw(serry_member *member, int dest, uint64_t ticket);
+int ft_peek(serry_member *member, int source, serry_envelope *envelope, serry_error *error);
+int ft_take(serry_member *member, int source, void *data, serry_error *error);
+void ft_listen(serry_member *member, serry_interest *interest);
 
 #endif

@@ -12,7 +12,8 @@
  *   op=N       only in this operation of the communicator: collectives are counted from 1 as they
  *              end, so an attempt that fails by a rule is made again under the same number
  *   kind=NAME  only in "allreduce" and its kin, "split", "open" (serry_init), "agree", "shrink" or
- *              "alloc"; without a kind a rule means collectives and split
+ *              "alloc"; without a kind a rule means collectives and split. Messages (message.h) go
+ *              through untouched
  *   p=X        with this probability, 0 to 1; the seed and the rank's attempts alone decide
  *   times=N    so often at most on each rank, from 1. Left out: once, or with p= without end
  *

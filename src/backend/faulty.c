@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "no_messages.h"
 #include "record.h"
 
 typedef struct faulty_member {
@@ -24,6 +23,8 @@ typedef struct faulty_member {
     serry_limit limit;
     serry_token *token;
     bool asked;
+    faulty_hold hold;
+    bool controls; /* agree or shrink has been polled, and goes on */
 } faulty_member;
 
 static faulty_member *own(serry_member *member)
@@ -62,7 +63,7 @@ static int faulty_open(const serry_backend *backend, const serry_job *job, serry
 {
     faulty_table *table = (faulty_table *)(uintptr_t)backend->context; // NOLINT
     serry_limit limit = {job->timeout_ms, NULL, NULL, NULL};
-    faulty_moment moment = {job->rank, "open", true, 1, &limit};
+    faulty_moment moment = {job->rank, "open", true, 1, &limit, NULL};
     serry_member *inner;
     bool corrupt;
 
@@ -111,13 +112,17 @@ static void take_limit(faulty_member *f, const serry_limit *given)
 {
     f->given = given;
     f->asked = false;
-    f->limit = (serry_limit){given->timeout_ms, given->token == NULL ? NULL : ask, f, NULL};
+    f->limit = (serry_limit){given->timeout_ms, given->token == NULL ? NULL : ask, f, given->poll};
+    if (given->poll == NULL || given->poll->begins) { /* what was held up before was given up */
+        f->hold.active = false;
+        f->controls = false;
+    }
 }
 
 static int strike(faulty_member *f, const char *kind, bool named_only, bool *corrupt,
                   serry_error *error)
 {
-    faulty_moment moment = {f->world, kind, named_only, f->operations + 1, &f->limit};
+    faulty_moment moment = {f->world, kind, named_only, f->operations + 1, &f->limit, &f->hold};
 
     *corrupt = false;
     return faulty_strike(f->table, &moment, corrupt, error);
@@ -151,7 +156,8 @@ static bool is_same(const serry_call *a, const serry_call *b)
 
 static bool is_pause(int rc)
 {
-    return rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED || rc == SERRY_ERR_MEETING;
+    return rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED || rc == SERRY_ERR_MEETING ||
+           rc == SERRY_ERR_AGAIN;
 }
 
 static int ended(faulty_member *f, int rc)
@@ -208,10 +214,12 @@ static int faulty_agree(serry_member *member, serry_op op, uint64_t *value,
     bool corrupt;
 
     take_limit(f, limit);
-    int rc = strike(f, "agree", true, &corrupt, error);
+    int rc = f->controls ? SERRY_OK : strike(f, "agree", true, &corrupt, error);
     if (rc != SERRY_OK)
         return rc == FAULTY_DROPPED ? SERRY_OK : rc;
-    return f->inner->agree(f->member, op, value, &f->limit, error);
+    rc = f->inner->agree(f->member, op, value, &f->limit, error);
+    f->controls = rc == SERRY_ERR_AGAIN;
+    return rc;
 }
 
 static int faulty_shrink(serry_member *member, const serry_limit *limit, serry_member **rest,
@@ -223,10 +231,11 @@ static int faulty_shrink(serry_member *member, const serry_limit *limit, serry_m
 
     *rest = NULL;
     take_limit(f, limit);
-    int rc = strike(f, "shrink", true, &corrupt, error);
+    int rc = f->controls ? SERRY_OK : strike(f, "shrink", true, &corrupt, error);
     if (rc < 0)
         return rc;
     rc = f->inner->shrink(f->member, &f->limit, &inner, error);
+    f->controls = rc == SERRY_ERR_AGAIN;
     if (rc != SERRY_OK)
         return rc;
     *rest = member_new(f->table, inner, f->world, error);
@@ -256,7 +265,41 @@ static void *faulty_alloc(serry_member *member, size_t bytes, serry_error *error
                                                          : f->inner->alloc(f->member, bytes, error);
 }
 
-/* ---- straight through ------------------------------------------------------------------------- */
+/* ---- messages: straight through ------------------------------------------------------------------ */
+
+static int faulty_put(serry_member *member, int dest, const serry_envelope *envelope,
+                      const void *data, uint64_t *ticket, serry_error *error)
+{
+    return own(member)->inner->put(own(member)->member, dest, envelope, data, ticket, error);
+}
+
+static int faulty_settled(serry_member *member, int dest, uint64_t ticket, serry_error *error)
+{
+    return own(member)->inner->settled(own(member)->member, dest, ticket, error);
+}
+
+static int faulty_withdraw(serry_member *member, int dest, uint64_t ticket)
+{
+    return own(member)->inner->withdraw(own(member)->member, dest, ticket);
+}
+
+static int faulty_peek(serry_member *member, int source, serry_envelope *envelope,
+                       serry_error *error)
+{
+    return own(member)->inner->peek(own(member)->member, source, envelope, error);
+}
+
+static int faulty_take(serry_member *member, int source, void *data, serry_error *error)
+{
+    return own(member)->inner->take(own(member)->member, source, data, error);
+}
+
+static void faulty_listen(serry_member *member, serry_interest *interest)
+{
+    own(member)->inner->listen(own(member)->member, interest);
+}
+
+/* ---- the rest, likewise ------------------------------------------------------------------------- */
 
 static int faulty_free(serry_member *member, void *memory, serry_error *error)
 {
@@ -331,12 +374,12 @@ static const serry_backend functions = {
     .agree = faulty_agree,
     .shrink = faulty_shrink,
     .meet = faulty_meet,
-    .put = no_put,
-    .settled = no_settled,
-    .withdraw = no_withdraw,
-    .peek = no_peek,
-    .take = no_take,
-    .listen = no_listen,
+    .put = faulty_put,
+    .settled = faulty_settled,
+    .withdraw = faulty_withdraw,
+    .peek = faulty_peek,
+    .take = faulty_take,
+    .listen = faulty_listen,
     .alloc = faulty_alloc,
     .free = faulty_free,
     .rank = faulty_rank,

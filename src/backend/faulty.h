@@ -28,6 +28,14 @@ typedef struct faulty_table {
     faulty_rule rule[SERRY_FAULTY_RULES];
 } faulty_table;
 
+/* A delay or hang of a call that is polled, between two polls. */
+typedef struct faulty_hold {
+    bool active;
+    size_t rule;      /* that holds it up */
+    uint64_t attempt; /* number of the call */
+    uint64_t end_ns, deadline_ns;
+} faulty_hold;
+
 /* Where a rank stands when the rules are looked at. */
 typedef struct faulty_moment {
     int rank; /* in the job */
@@ -35,6 +43,7 @@ typedef struct faulty_moment {
     bool named_only; /* only rules that name this kind */
     uint64_t op;
     const serry_limit *limit; /* how long it may be held up */
+    faulty_hold *hold;        /* where limit says to poll; else not looked at */
 } faulty_moment;
 
 enum { FAULTY_DROPPED = 1 }; /* beside the error codes */
@@ -47,6 +56,7 @@ int faulty_read(faulty_table *table, const char *script, serry_error *error);
  *
  * @param[out] corrupt  Go on with another call than the caller's.
  * @return SERRY_OK: go on. FAULTY_DROPPED: return SERRY_OK at once. An error: return that.
+ *         SERRY_ERR_AGAIN: it is held up, and is polled; the next strike of the same call goes on.
  */
 int faulty_strike(faulty_table *table, const faulty_moment *moment, bool *corrupt,
                   serry_error *error);

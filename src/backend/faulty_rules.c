@@ -61,6 +61,41 @@ static int hold_up(const serry_limit *limit, int ms)
     return end <= deadline ? SERRY_OK : SERRY_ERR_TIMEOUT;
 }
 
+/* The same for a call that is polled. */
+static int hold_up_polled(const serry_limit *limit, faulty_hold *hold, int ms)
+{
+    serry_token *token = limit->token == NULL ? NULL : limit->token(limit->argument);
+    serry_token_status status = token == NULL ? SERRY_TOKEN_RUNNING : serry_token_state(token);
+    uint64_t now_ns = serry_token_now_ns();
+
+    if (!hold->active) {
+        hold->active = true;
+        hold->end_ns = ms < 0 ? UINT64_MAX : now_ns + (uint64_t)ms * NS_PER_MS;
+        hold->deadline_ns =
+            limit->timeout_ms < 0 ? UINT64_MAX : now_ns + (uint64_t)limit->timeout_ms * NS_PER_MS;
+    }
+    uint64_t until_ns = hold->end_ns < hold->deadline_ns ? hold->end_ns : hold->deadline_ns;
+    if (status == SERRY_TOKEN_RUNNING && now_ns < until_ns) {
+        uint64_t token_ns = token == NULL ? UINT64_MAX : serry_token_deadline(token);
+        uint64_t look_ns =
+            now_ns + NAP_MS * NS_PER_MS; /* a token that is cancelled rouses nobody here */
+        until_ns = token_ns < until_ns ? token_ns : until_ns;
+        *limit->poll = (serry_interest){.sleep = limit->poll->sleep,
+                                        .at_ns = look_ns < until_ns ? look_ns : until_ns};
+        return SERRY_ERR_AGAIN;
+    }
+    hold->active = false;
+    if (status != SERRY_TOKEN_RUNNING)
+        return (int)status;
+    return hold->end_ns <= hold->deadline_ns ? SERRY_OK : SERRY_ERR_TIMEOUT;
+}
+
+static int hold(const faulty_moment *moment, int ms)
+{
+    return moment->limit->poll != NULL ? hold_up_polled(moment->limit, moment->hold, ms)
+                                       : hold_up(moment->limit, ms);
+}
+
 static int fail(const faulty_rule *rule, const faulty_moment *moment, int code, serry_error *error)
 {
     serry_error_begin(error, moment->kind, moment->op, moment->rank);
@@ -80,10 +115,10 @@ static int act(const faulty_rule *rule, const faulty_moment *moment, bool *corru
         rc = rule->value;
         break;
     case SERRY_FAULT_DELAY:
-        rc = hold_up(moment->limit, rule->value);
+        rc = hold(moment, rule->value);
         break;
     case SERRY_FAULT_HANG:
-        rc = hold_up(moment->limit, -1);
+        rc = hold(moment, -1);
         break;
     case SERRY_FAULT_CORRUPT:
         *corrupt = true;
@@ -94,20 +129,30 @@ static int act(const faulty_rule *rule, const faulty_moment *moment, bool *corru
     default:
         raise(SIGKILL);
     }
-    return rc == SERRY_OK ? SERRY_OK : fail(rule, moment, rc, error);
+    return rc == SERRY_OK || rc == SERRY_ERR_AGAIN ? rc : fail(rule, moment, rc, error);
 }
 
 int faulty_strike(faulty_table *table, const faulty_moment *moment, bool *corrupt,
                   serry_error *error)
 {
-    uint64_t attempt = atomic_fetch_add(&table->attempts[moment->rank], 1);
+    faulty_hold *held = moment->limit->poll != NULL ? moment->hold : NULL;
+    bool goes_on = held != NULL && held->active;
+    uint64_t attempt =
+        goes_on ? held->attempt : atomic_fetch_add(&table->attempts[moment->rank], 1);
 
-    for (size_t i = 0; i < table->rules; i++) {
+    for (size_t i = goes_on ? held->rule : 0; i < table->rules; i++) {
         faulty_rule *rule = &table->rule[i];
-        if (!applies(rule, moment) || draw(table->seed, moment->rank, attempt, i) >= rule->chance)
+        if (!goes_on &&
+            (!applies(rule, moment) || draw(table->seed, moment->rank, attempt, i) >= rule->chance))
             continue;
-        atomic_fetch_add(&rule->fired[moment->rank], 1);
+        if (!goes_on)
+            atomic_fetch_add(&rule->fired[moment->rank], 1);
+        goes_on = false;
         int rc = act(rule, moment, corrupt, error);
+        if (rc == SERRY_ERR_AGAIN) {
+            held->rule = i;
+            held->attempt = attempt;
+        }
         if (rc != SERRY_OK)
             return rc;
     }
