@@ -87,7 +87,7 @@ static void body_abort(test_rank *self)
         if (!late && self->rank == VICTIM) /* the others wait in the operation */
             test_sleep_ms(50);
         ft_job_call(self, &v, SERRY_KIND_ALLREDUCE, k_counts[i], SERRY_ERR_NO_SPACE);
-        const serry_error *error = serry_last_error(self->comm);
+        const serry_error *error = test_record_of(self->comm);
         CHECK(self, error->rank == self->rank && strcmp(error->operation, "allreduce") == 0);
         CHECK(self, error->operation_id == 2 + 3 * i);
         CHECK(self, self->rank == VICTIM ? strstr(error->message, "on purpose") != NULL
@@ -172,7 +172,7 @@ static void body_late(test_rank *self)
         serry_set_timeout(self->comm, 60000);
     }
     ft_job_call(self, &v, SERRY_KIND_ALLREDUCE, 100, SERRY_ERR_TIMEOUT);
-    const serry_error *error = serry_last_error(self->comm);
+    const serry_error *error = test_record_of(self->comm);
     if (self->rank != VICTIM) {
         CHECK(self, errors_of(self) == 3);
         CHECK(self, serry_rank_set_has(&error->ranks, VICTIM));
@@ -218,14 +218,14 @@ static void body_cancel(test_rank *self)
     if (self->rank == 0) {
         CHECK(self, pthread_create(&thread, NULL, cancel_second, self) == 0);
         ft_job_call(self, &v, SERRY_KIND_ALLREDUCE, 100, SERRY_ERR_CANCELLED);
-        CHECK(self, strstr(serry_last_error(self->comm)->message, "cancelled") != NULL);
+        CHECK(self, strstr(test_record_of(self->comm)->message, "cancelled") != NULL);
         pthread_join(thread, NULL);
         test_raise(self, 0);
     } else {
         if (self->rank == VICTIM)
             test_await(self, 0, 1);
         ft_job_call(self, &v, SERRY_KIND_ALLREDUCE, 100, SERRY_ERR_CANCELLED);
-        CHECK(self, serry_last_error(self->comm)->peer == 0);
+        CHECK(self, test_record_of(self->comm)->peer == 0);
     }
     ft_job_call(self, &v, SERRY_KIND_ALLREDUCE, 100, SERRY_OK);
     ft_job_call(self, &v, SERRY_KIND_GATHER, VECTORS_LARGE, SERRY_OK);

@@ -179,6 +179,10 @@ test_report *test_mine(test_rank *self);
 /* Make this call on this communicator through the public function of its kind (all but split). */
 int test_call(const serry_call *call, serry_comm *comm);
 
+/* The same where SERRY_TEST_APART is set: test_call starts it and waits for it apart. The record of the
+ * last one, either way. */
+const serry_error *test_record_of(const serry_comm *comm);
+
 /* Likewise through the i-form. */
 int test_call_apart(const serry_call *call, serry_comm *comm, serry_request **request);
 

@@ -4,7 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-int test_call(const serry_call *c, serry_comm *comm)
+/* Of the last call that was made apart by this thread. */
+static _Thread_local serry_error g_record = {.peer = -1};
+
+static bool is_apart(void)
+{
+    return getenv("SERRY_TEST_APART") != NULL;
+}
+
+const serry_error *test_record_of(const serry_comm *comm)
+{
+    return is_apart() ? &g_record : serry_last_error(comm);
+}
+
+static int call_at_once(const serry_call *c, serry_comm *comm)
 {
     switch (c->kind) {
     case SERRY_KIND_BARRIER:
@@ -60,6 +73,23 @@ int test_call_apart(const serry_call *c, serry_comm *comm, serry_request **r)
         break;
     }
     return SERRY_ERR_UNSUPPORTED;
+}
+
+int test_call(const serry_call *c, serry_comm *comm)
+{
+    serry_request *request;
+
+    if (!is_apart())
+        return call_at_once(c, comm);
+    int rc = test_call_apart(c, comm, &request);
+    if (rc != SERRY_OK) {
+        g_record = *serry_last_error(comm);
+        return rc;
+    }
+    rc = serry_wait(&request, -1);
+    g_record = *serry_request_error(request);
+    serry_request_free(&request);
+    return rc;
 }
 
 bool test_ranks_are(const serry_rank_set *set, const int *ranks)
