@@ -25,7 +25,7 @@
 
 /* How much of each is compared. Of a buffer its beginning is enough: nothing in it counts before
  * the word moves. */
-enum { BUFFER_BYTES = 128, EXTENTS_SEEN = 12, GROUPS_SEEN = 3, LIST_BYTES = 24 };
+enum { BUFFER_BYTES = 128, EXTENTS_SEEN = 12, GROUPS_SEEN = 3, LINES_SEEN = 4, LIST_BYTES = 24 };
 
 /* The core that this thread is on just now, or all that it may use. */
 static void pin(pid_t pid, bool on)
@@ -128,6 +128,55 @@ static void snap_region(stepper *s, const group_header *h, const unsigned char *
     }
 }
 
+/* The channels that it says it has. What the others say to it is no change of its own. */
+static void snap_mail(stepper *s, const group_header *h, const unsigned char *region)
+{
+    const group_mail *mail =
+        (const void *)(region + h->region_bytes - group_mail_bytes((int)h->size));
+
+    snap(s, (const void *)mail->channel, h->size * sizeof(mail->channel[0]));
+}
+
+/* Of a sender all but what the receiver writes, of a receiver that alone. */
+static void snap_channel(stepper *s, const arena_extent *e, const unsigned char *at)
+{
+    const channel *shared = (const void *)at;
+
+    if (e->dest == s->rank)
+        snap(s, (const void *)&shared->taken, sizeof(shared->taken));
+    for (int i = 0; i < LINES_SEEN && e->dest == s->rank; i++) {
+        channel_line *line = snap(s, &shared->line[i], sizeof(*line));
+        uint32_t claim = line->place == PLACE_SENDER ? atomic_load(&line->claim) : CLAIM_OFFERED;
+        memset((void *)line, 0, sizeof(*line));
+        memcpy((void *)line, &claim, sizeof(claim));
+    }
+    if (e->source != s->rank)
+        return;
+    snap(s, shared, offsetof(channel, taken));
+    for (int i = 0; i < LINES_SEEN; i++) {
+        channel_line *line = snap(s, &shared->line[i], sizeof(*line));
+        if (line->place == PLACE_SENDER)
+            memset((void *)&line->claim, 0, sizeof(line->claim));
+    }
+    snap(s, shared + 1, BUFFER_BYTES);
+}
+
+static bool is_channel(const arena_extent *e, const unsigned char *at)
+{
+    const channel *shared = (const void *)at;
+
+    return e->pages == (sizeof(*shared) + shared->ring_bytes + SHM_PAGE - 1) / SHM_PAGE &&
+           shared->communicator == e->communicator;
+}
+
+static void snap_messages(stepper *s, const arena_extent *e, const unsigned char *at)
+{
+    if (is_channel(e, at))
+        snap_channel(s, e, at);
+    else if (e->source == s->rank)
+        snap(s, at, BUFFER_BYTES);
+}
+
 static void snap_group(stepper *s, uint64_t offset)
 {
     const group_header *h = (const group_header *)(const void *)(s->arena + offset);
@@ -139,8 +188,12 @@ static void snap_group(stepper *s, uint64_t offset)
         if (h->slot[i] == s->rank) {
             snap(s, (const void *)&h->settled[i], 1);
             snap(s, (const void *)&h->left[i], 1);
-            if (atomic_load(&h->settled[i]) != 0)
-                snap_region(s, h, s->arena + offset + SHM_PAGE + (size_t)i * h->region_bytes);
+            if (atomic_load(&h->settled[i]) != 0) {
+                const unsigned char *region =
+                    s->arena + offset + SHM_PAGE + (size_t)i * h->region_bytes;
+                snap_region(s, h, region);
+                snap_mail(s, h, region);
+            }
         }
 }
 
@@ -152,10 +205,12 @@ static void snap_pool(stepper *s, const arena_header *h)
     snap(s, e, EXTENTS_SEEN * sizeof(*e));
     for (int i = 0; i < EXTENTS_SEEN; i++, e++) {
         uint64_t offset = h->pool_offset + (uint64_t)e->page * SHM_PAGE;
-        if (atomic_load(&e->state) != EXTENT_TAKEN)
+        if ((atomic_load(&e->state) & EXTENT_TAKEN) == 0)
             continue;
         if (e->owner == EXTENT_OF_GROUP && groups++ < GROUPS_SEEN)
             snap_group(s, offset);
+        else if (e->owner == EXTENT_OF_MESSAGES)
+            snap_messages(s, e, s->arena + offset);
         else if (e->owner == (uint32_t)s->rank)
             snap(s, s->arena + offset, BUFFER_BYTES);
     }
