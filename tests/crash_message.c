@@ -8,6 +8,9 @@
 
 enum { RECEIVER, SENDER, MESSAGES = 3 };
 
+/* Messages that this rank has got in the section. */
+static size_t received;
+
 static int64_t told(int message, size_t index)
 {
     return (int64_t)(message + 1) * 1000003 + (int64_t)index * 7919;
@@ -30,7 +33,7 @@ static int receive_all(crash_actor *a)
 
     for (int n = 0; n < MESSAGES && rc == SERRY_OK; n++) {
         rc = serry_recv(a->recv + (size_t)n * count, count, SERRY_I64, SENDER, n, NULL, a->comm);
-        a->received += rc == SERRY_OK;
+        received += rc == SERRY_OK;
     }
     return rc;
 }
@@ -44,7 +47,7 @@ static int exchange(crash_actor *a)
 
 static void forget(crash_actor *a)
 {
-    a->received = 0;
+    received = 0;
     for (size_t i = 0; i < MESSAGES * a->scenario->count; i++)
         a->recv[i] = UNTOUCHED;
 }
@@ -74,10 +77,10 @@ static void exchange_judge(crash_actor *a, int rc)
         test_expect(a->self, SERRY_ERR_RANK_FAILED, rc, a->comm, "the messages");
     for (size_t i = 0; i < MESSAGES * count; i++) {
         size_t n = i / count;
-        int64_t want = n < a->received ? told((int)n, i % count) : UNTOUCHED;
+        int64_t want = n < received ? told((int)n, i % count) : UNTOUCHED;
         if (a->send[i] != told((int)n, i % count) || a->recv[i] != want) {
             test_failed(a->self, "%zu received, %s: element %zu of message %zu is %lld, not %lld",
-                        a->received, serry_error_name(rc), i % count, n, (long long)a->recv[i],
+                        received, serry_error_name(rc), i % count, n, (long long)a->recv[i],
                         (long long)want);
             return;
         }
