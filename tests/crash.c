@@ -48,11 +48,13 @@ static uint64_t sequence_of(const plan *p)
 static void try_changes(plan *p)
 {
     uint64_t sequence = sequence_of(p);
-    bool sample = p->steps > (p->fault == PLAN_SEAL ? LONG_SEALED : LONG_KILLED) && !all_changes;
+    bool is_long = p->steps > (p->fault == PLAN_SEAL ? LONG_SEALED : LONG_KILLED);
+    unsigned some = p->scenario.points != 0 ? p->scenario.points : is_long ? SAMPLE : 0;
+    bool sample = some != 0 && !all_changes;
 
     for (unsigned c = p->known; c <= p->changes; c++)
         for (unsigned after = 0; after < plan_gap(p, c); after++) {
-            if (!is_point(p, c, after) || (sample && chance(&sequence, 3 * p->changes) >= SAMPLE))
+            if (!is_point(p, c, after) || (sample && chance(&sequence, 3 * p->changes) >= some))
                 continue;
             plan_try(p, (crash_point){c, after});
             if (p->faults >= PLAN_FAULTS_MOST) {
@@ -137,11 +139,15 @@ static const struct {
     {"recoveries", crash_recoveries, &crash_recoveries_count, PLAN_KILL},
     {"memberships", crash_memberships, &crash_memberships_count, PLAN_KILL},
     {"replacements", crash_replacements, &crash_replacements_count, PLAN_KILL},
+    {"messages", crash_messages, &crash_messages_count, PLAN_KILL},
+    {"requests", crash_requests, &crash_requests_count, PLAN_KILL},
     {"double_collectives", crash_collectives, &crash_collectives_count, PLAN_KILL_TWO},
     {"double_memberships", crash_memberships, &crash_memberships_count, PLAN_KILL_TWO},
     {"sleeping_memberships", crash_memberships, &crash_memberships_count, PLAN_SEAL},
     {"sleeping_replacements", crash_replacements, &crash_replacements_count, PLAN_SEAL},
     {"sleeping_collectives", crash_collectives, &crash_collectives_count, PLAN_SEAL},
+    {"sleeping_messages", crash_messages, &crash_messages_count, PLAN_SEAL},
+    {"sleeping_requests", crash_requests, &crash_requests_count, PLAN_SEAL},
 };
 
 enum { GROUPS = sizeof(groups) / sizeof(groups[0]) };

@@ -201,6 +201,7 @@ int crash_join(crash_actor *a, int rank, serry_entry entry)
     config.pool_bytes = (size_t)64 << 20;
     config.policy = (int)a->scenario->policy;
     config.entry = entry;
+    config.progress = a->scenario->progress;
     int rc = serry_init(&config, &a->self->comm);
     a->comm = a->self->comm;
     return rc;

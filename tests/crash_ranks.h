@@ -31,7 +31,10 @@ typedef struct crash_scenario {
     int newcomers; /* harness ranks from `size` on: the first takes the place of the fallen rank, the
                       second that of the victim (of the fallen rank where that was the victim's) */
     bool joins;    /* the section is serry_init itself */
-    bool awake;    /* no sleeper: it leaves, or revokes when it wakes up */
+    unsigned requests;       /* started at a time, by the section */
+    serry_progress progress; /* as in the configuration */
+    unsigned points;         /* about so many are tried, by chance; 0: all, of a short section */
+    bool awake;              /* no sleeper: it leaves, or revokes when it wakes up */
 
     void (*prepare)(crash_actor *a);       /* all ranks, before the section; NULL: nothing */
     int (*section)(crash_actor *a);        /* NULL: the collective */

@@ -16,4 +16,10 @@ extern const size_t crash_memberships_count;
 extern const crash_scenario crash_replacements[];
 extern const size_t crash_replacements_count;
 
+extern const crash_scenario crash_messages[];
+extern const size_t crash_messages_count;
+
+extern const crash_scenario crash_requests[];
+extern const size_t crash_requests_count;
+
 #endif

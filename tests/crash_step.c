@@ -10,22 +10,17 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
-#include <dirent.h>
 #include <unistd.h>
 
 #include "crash_ranks.h"
+#include "crash_snap.h"
 #include "extent.h"
 #include "group.h"
 #include "slot.h"
 #include "word.h"
-
-/* How much of each is compared. Of a buffer its beginning is enough: nothing in it counts before
- * the word moves. */
-enum { BUFFER_BYTES = 128, EXTENTS_SEEN = 12, GROUPS_SEEN = 3, LIST_BYTES = 24 };
 
 /* The core that this thread is on just now, or all that it may use. */
 static void pin(pid_t pid, bool on)
@@ -51,146 +46,6 @@ void step_begin(test_rank *self)
 void step_end(test_rank *self)
 {
     test_raise(self, CRASH_DONE);
-}
-
-/* ---- the arena, as it is seen from outside ---------------------------------------------------- */
-
-/* A segment without a name: see segment.c. */
-static bool is_segment(const char *target)
-{
-    return strncmp(target, "/dev/shm/#", 10) == 0 || strncmp(target, "/memfd:serry", 12) == 0;
-}
-
-static void map_segment(stepper *s, int fd)
-{
-    struct stat st;
-
-    if (fstat(fd, &st) != 0 || st.st_size == 0)
-        return;
-    void *base =
-        mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    if (base == MAP_FAILED)
-        return;
-    s->arena = base;
-    s->bytes = (size_t)st.st_size;
-}
-
-static void find_arena(stepper *s)
-{
-    char path[64], target[128];
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)s->pid);
-    DIR *fds = opendir(path);
-
-    s->look_for_arena = false;
-    for (struct dirent *e; fds != NULL && s->arena == NULL && (e = readdir(fds)) != NULL;) {
-        ssize_t length = readlinkat(dirfd(fds), e->d_name, target, sizeof(target) - 1);
-        target[length > 0 ? length : 0] = 0;
-        if (!is_segment(target))
-            continue;
-        int fd = openat(dirfd(fds), e->d_name, O_RDWR | O_CLOEXEC);
-        if (fd >= 0) {
-            map_segment(s, fd);
-            close(fd);
-        }
-    }
-    if (fds != NULL)
-        closedir(fds);
-}
-
-static void *snap(stepper *s, const void *from, size_t bytes)
-{
-    unsigned char *to = s->now + s->length;
-
-    if (s->length + bytes > sizeof(s->now)) {
-        fprintf(stderr, "crash: the snapshot is too small\n");
-        abort();
-    }
-    memcpy(to, from, bytes);
-    s->length += bytes;
-    return to;
-}
-
-/* The cells, without the bits that others set in the words, and the beginnings of the buffers. */
-static void snap_region(stepper *s, const group_header *h, const unsigned char *region)
-{
-    group_cell *cells = snap(s, region, CELLS * sizeof(group_cell));
-
-    for (int i = 0; i < CELLS; i++) {
-        uint64_t word;
-        memcpy(&word, &cells[i].word, sizeof(word));
-        word &= ~(WORD_SEALED | WORD_ASLEEP);
-        memcpy((void *)&cells[i].word, &word, sizeof(word));
-    }
-    region += CELLS * sizeof(group_cell);
-    for (int i = 0; i < 6; i++) {
-        snap(s, region, BUFFER_BYTES);
-        region += i < 2 ? h->small_bytes : h->chunk_bytes;
-    }
-}
-
-static void snap_group(stepper *s, uint64_t offset)
-{
-    const group_header *h = (const group_header *)(const void *)(s->arena + offset);
-
-    snap(s, h, offsetof(group_header, slot));
-    if (atomic_load(&h->formatted) == 0)
-        return;
-    for (uint32_t i = 0; i < h->size; i++)
-        if (h->slot[i] == s->rank) {
-            snap(s, (const void *)&h->settled[i], 1);
-            snap(s, (const void *)&h->left[i], 1);
-            if (atomic_load(&h->settled[i]) != 0)
-                snap_region(s, h, s->arena + offset + SHM_PAGE + (size_t)i * h->region_bytes);
-        }
-}
-
-static void snap_pool(stepper *s, const arena_header *h)
-{
-    const arena_extent *e = (const arena_extent *)(const void *)(s->arena + h->extents_offset);
-    int groups = 1;
-
-    snap(s, e, EXTENTS_SEEN * sizeof(*e));
-    for (int i = 0; i < EXTENTS_SEEN; i++, e++) {
-        uint64_t offset = h->pool_offset + (uint64_t)e->page * SHM_PAGE;
-        if (atomic_load(&e->state) != EXTENT_TAKEN)
-            continue;
-        if (e->owner == EXTENT_OF_GROUP && groups++ < GROUPS_SEEN)
-            snap_group(s, offset);
-        else if (e->owner == (uint32_t)s->rank)
-            snap(s, s->arena + offset, BUFFER_BYTES);
-    }
-}
-
-static void snapshot(stepper *s)
-{
-    s->length = 0;
-    if (pread(s->memory, snap(s, s->now, LIST_BYTES), LIST_BYTES, (off_t)s->list) != LIST_BYTES)
-        s->length = 0;
-    if (s->arena == NULL)
-        return;
-    const arena_header *h = (const arena_header *)(const void *)s->arena;
-    snap(s, h, offsetof(arena_header, applicant));
-    snap(s, (const void *)h->applicant, CRASH_RANKS * sizeof(h->applicant[0]));
-    snap(s, (const void *)h->holder, CRASH_RANKS * sizeof(h->holder[0]));
-    if (atomic_load(&h->layout) == 0)
-        return;
-    const arena_slot *slots = (const arena_slot *)(const void *)(s->arena + h->slots_offset);
-    snap(s, &slots[s->rank], offsetof(arena_slot, invited));
-    snap_group(s, h->world_offset);
-    snap_pool(s, h);
-}
-
-static bool has_changed(stepper *s)
-{
-    size_t before = s->length;
-
-    if (s->look_for_arena && s->arena == NULL)
-        find_arena(s);
-    snapshot(s);
-    if (before == s->length && memcmp(s->seen, s->now, before) == 0)
-        return false;
-    memcpy(s->seen, s->now, s->length);
-    return true;
 }
 
 /* ---- in the tracer ---------------------------------------------------------------------------- */
@@ -237,7 +92,7 @@ bool step_attach(stepper *s, test_run *run, int rank)
         if (ptrace(PTRACE_SINGLESTEP, s->pid, NULL, NULL) != 0 || !await_stop(s, SIGTRAP))
             return false;
     }
-    has_changed(s);
+    snap_has_changed(s);
     return s->memory >= 0;
 }
 
@@ -326,7 +181,7 @@ step_outcome step_once(stepper *s)
     s->steps++;
     s->at.after++;
     s->look_for_arena |= called;
-    if (!has_changed(s) && !called)
+    if (!snap_has_changed(s) && !called)
         return STEP_QUIET;
     s->at.changes++;
     s->at.after = 0;
@@ -374,7 +229,7 @@ step_outcome step_leap(stepper *s, uint64_t address, unsigned pass, crash_point 
     step_outcome outcome = run_to(s, address, pass);
     s->look_for_arena = true;
     if (outcome == STEP_CHANGED) {
-        has_changed(s);
+        snap_has_changed(s);
         s->at = point;
     }
     return outcome;

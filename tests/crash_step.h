@@ -37,7 +37,7 @@ typedef struct stepper {
     size_t bytes;
     bool look_for_arena;
     size_t length; /* of the snapshot */
-    unsigned char seen[12288], now[12288];
+    unsigned char seen[20480], now[20480];
 } stepper;
 
 /* Can this process trace its children here? Prints why not. */
