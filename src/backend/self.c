@@ -315,8 +315,10 @@ static int self_take(serry_member *member, int source, void *data, serry_error *
 /* Whatever is sent, this rank sends itself, and looks then. Only revocation comes from elsewhere. */
 static void self_listen(serry_member *member, serry_interest *interest)
 {
-    *interest = (serry_interest){.sleep = interest->sleep,
-                                 .word = (uint32_t *)(void *)&own(member)->revoked};
+    interest->word = (uint32_t *)(void *)&own(member)->revoked;
+    interest->value = 0;
+    interest->at_ns = 0;
+    interest->pauses = interest->yields = 0;
 }
 
 /* ---- memory ----------------------------------------------------------------------------------- */

@@ -350,10 +350,11 @@ void mesh_nap(mesh *m, uint64_t until_ns, serry_interest *interest)
 {
     uint64_t now_ns = serry_token_now_ns(), nap_ns = (now_ns - m->news_ns) / NAP_PART;
 
-    *interest = (serry_interest){.sleep = interest->sleep,
-                                 .word = (uint32_t *)(void *)&m->news,
-                                 .value = atomic_load_explicit(&m->news, memory_order_relaxed),
-                                 .yields = YIELDS};
+    interest->word = (uint32_t *)(void *)&m->news;
+    interest->value = atomic_load_explicit(&m->news, memory_order_relaxed);
+    interest->at_ns = 0;
+    interest->pauses = 0;
+    interest->yields = YIELDS;
     if (!interest->sleep) { /* it has just begun */
         m->news_ns = now_ns;
         return;

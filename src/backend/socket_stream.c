@@ -201,7 +201,7 @@ typedef struct patience {
 /* A call that is polled again keeps what the first poll has fixed. */
 static void be_patient(stream *s, const serry_limit *limit)
 {
-    bool goes_on = limit->poll != NULL && s->polled;
+    bool goes_on = limit->poll != NULL && s->polled && !limit->poll->begins;
     uint64_t now_ns = serry_token_now_ns();
 
     s->polled = false;
