@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "slot.h"
 #include "word.h"
 
 /* The channel that `source` says it has to this rank; NULL: that cannot be. */
@@ -139,6 +140,15 @@ static int look_last(shm_member *m, int source)
     return SERRY_ERR_RANK_FAILED;
 }
 
+/* The slot of a rank that has failed is dead before its words are sealed. */
+static int tell_end(const shm_member *m, int source, serry_error *error)
+{
+    const arena_slot *slot = &m->group.arena->slots[m->group.header->slot[source] % SHM_SLOTS];
+    int rc = channel_fail_ended(m, "receive", source, error);
+
+    return slot_is_dead(slot) ? rc : SERRY_HAS_LEFT;
+}
+
 int channel_peek(shm_member *m, int source, serry_envelope *envelope, serry_error *error)
 {
     channel_in *in = m->mail == NULL ? NULL : m->mail->in[source];
@@ -147,13 +157,13 @@ int channel_peek(shm_member *m, int source, serry_envelope *envelope, serry_erro
     if (rc != SERRY_OK)
         return rc;
     if (in != NULL && in->ended)
-        return channel_fail_ended(m, "receive", source, error);
+        return tell_end(m, source, error);
     if (in == NULL || !in->looked) {
         rc = look(m, source);
         if (rc == SERRY_ERR_AGAIN)
             rc = look_last(m, source);
         if (rc == SERRY_ERR_RANK_FAILED)
-            return channel_fail_ended(m, "receive", source, error);
+            return tell_end(m, source, error);
         if (rc != SERRY_OK)
             return fail(m, source, rc, error);
         in = m->mail->in[source];
@@ -175,7 +185,7 @@ int channel_take(shm_member *m, int source, void *data, serry_error *error)
     int rc = channel_peek(m, source, &envelope, error);
 
     if (rc != SERRY_OK)
-        return rc;
+        return rc == SERRY_HAS_LEFT ? SERRY_ERR_RANK_FAILED : rc;
     channel_in *in = m->mail->in[source];
     bool mine = claim(in, CLAIM_OFFERED, CLAIM_READING);
     if (mine && data != NULL && in->bytes != 0)

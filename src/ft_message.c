@@ -88,7 +88,9 @@ int ft_take(serry_member *member, int source, void *data, serry_error *error)
     int rc;
     ft_carrier *c = find(member, source, &envelope, &rc, error);
 
-    return rc == SERRY_OK ? c->backend->take(c->member, source, data, error) : rc;
+    if (rc != SERRY_OK)
+        return rc == SERRY_HAS_LEFT ? SERRY_ERR_RANK_FAILED : rc;
+    return c->backend->take(c->member, source, data, error);
 }
 
 void ft_listen(serry_member *member, serry_interest *interest)

@@ -280,25 +280,23 @@ static void deliver(flight *f, serry_request *r, int source, const serry_envelop
     end_receive(f, r, rc);
 }
 
-/* Nothing more comes from `source`; f->error says so. Receives from any source are told once. */
+/* Nothing more comes from `source`; f->error says so. */
 static COLD void tell_end(flight *f, int source)
 {
-    bool told = serry_rank_set_has(&f->known, source);
     serry_request *next;
 
     for (serry_request *r = f->receives.first; r != NULL; r = next) {
         next = r->next;
-        if (r->message.peer == source || (!told && r->message.peer == SERRY_ANY_SOURCE)) {
-            told |= r->message.peer == SERRY_ANY_SOURCE;
+        if (r->message.peer == source)
             end_receive(f, r, SERRY_ERR_RANK_FAILED);
-        }
     }
-    if (told)
-        serry_rank_set_add(&f->known, source);
 }
 
-/* Everything that `source` has sent, as far as somebody wants it. False: nothing more will come. */
-static bool drain(flight *f, int source)
+/* What there is to know of a source, when all its messages are out. */
+typedef enum source_state { SOURCE_LIVES, SOURCE_LEFT, SOURCE_FAILED } source_state;
+
+/* Everything that `source` has sent, as far as somebody wants it. */
+static source_state drain(flight *f, int source)
 {
     const serry_backend *backend = f->comm->backend;
     serry_request *r;
@@ -308,11 +306,11 @@ static bool drain(flight *f, int source)
         int rc = backend->peek(f->comm->member, source, &e, &f->error);
         if (rc == SERRY_ERR_AGAIN) {
             f->known.bits[source / 64] &= ~(UINT64_C(1) << (source % 64)); /* a replacement */
-            return true;
+            return SOURCE_LIVES;
         }
-        if (rc == SERRY_ERR_RANK_FAILED) {
+        if (rc == SERRY_ERR_RANK_FAILED || rc == SERRY_HAS_LEFT) {
             tell_end(f, source);
-            return false;
+            return rc == SERRY_HAS_LEFT ? SOURCE_LEFT : SOURCE_FAILED;
         }
         serry_request *match = rc == SERRY_OK ? first_match(f, source, e.tag) : NULL;
         if (match != NULL) {
@@ -324,16 +322,35 @@ static bool drain(flight *f, int source)
         if (rc != SERRY_OK && !is_lost(rc))
             end_receive(f, r, rc);
     }
-    return true;
+    return SOURCE_LIVES;
 }
 
-static bool any_wants_all(const flight *f)
+static serry_request *first_from_any(const flight *f)
 {
-    const serry_request *r = f->receives.first;
+    serry_request *r = f->receives.first;
 
     while (r != NULL && r->message.peer != SERRY_ANY_SOURCE)
         r = r->next;
-    return r != NULL;
+    return r;
+}
+
+/* A receive from any source is told of each failure once, when no message of others is there for it. */
+static COLD void tell_failed(flight *f, const serry_rank_set *failed)
+{
+    serry_request *r;
+
+    for (int source = 0; source < f->comm->size; source++) {
+        if (!serry_rank_set_has(failed, source) || serry_rank_set_has(&f->known, source) ||
+            (r = first_from_any(f)) == NULL)
+            continue;
+        serry_rank_set_add(&f->known, source);
+        begin_record(f, r, source);
+        serry_fail(&f->error, SERRY_ERR_RANK_FAILED,
+                   "%s: rank %d has failed; serry_ack_failed lets receives from any source go on "
+                   "without being told",
+                   name_of(r), source);
+        end_receive(f, r, SERRY_ERR_RANK_FAILED);
+    }
 }
 
 /* A receive from any source, when nobody is left who could send. */
@@ -356,6 +373,7 @@ static COLD void tell_alone(flight *f)
 static void drive_receives(flight *f, pass *p)
 {
     int size = f->comm->size, ended = 0;
+    serry_rank_set failed = {{0}};
     serry_request *next;
 
     for (serry_request *r = f->receives.first; r != NULL; r = next) {
@@ -365,9 +383,14 @@ static void drive_receives(flight *f, pass *p)
     }
     for (int i = 0; i < size && f->receives.first != NULL; i++) {
         int source = (f->turn_of + i) % size; /* nobody is always the first */
-        ended += !drain(f, source);
+        source_state state = drain(f, source);
+        ended += state != SOURCE_LIVES;
+        if (__builtin_expect(state == SOURCE_FAILED, 0))
+            serry_rank_set_add(&failed, source);
     }
-    if (ended != 0 && ended == size - 1 && any_wants_all(f))
+    if (__builtin_expect(ended != 0, 0))
+        tell_failed(f, &failed);
+    if (ended != 0 && ended == size - 1)
         tell_alone(f);
     f->turn_of = f->turn_of + 1 < size ? f->turn_of + 1 : 0;
     for (serry_request *r = f->receives.first; r != NULL; r = next) {

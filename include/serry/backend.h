@@ -204,7 +204,8 @@ typedef struct serry_backend {
     int (*withdraw)(serry_member *member, int dest, uint64_t ticket);
 
     /* Look at the next message from `source`. SERRY_ERR_AGAIN: there is none. SERRY_ERR_RANK_FAILED:
-     * there will be none, because it has failed or left; what it had sent completely came before. */
+     * there will be none, because it has failed; what it had sent completely came before. SERRY_HAS_LEFT:
+     * likewise, because it has left in order; with a record as of SERRY_ERR_RANK_FAILED. */
     int (*peek)(serry_member *member, int source, serry_envelope *envelope, serry_error *error);
 
     /* After SERRY_OK from peek: get its data, and have done with it. NULL: drop it.
@@ -241,6 +242,7 @@ typedef struct serry_backend {
 } serry_backend;
 
 enum { SERRY_REPEAT, SERRY_FINISH }; /* see meet */
+enum { SERRY_HAS_LEFT = 1 };         /* see peek */
 
 /* Ranks of one machine over a shared-memory arena. */
 extern const serry_backend serry_backend_shm;

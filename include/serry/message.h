@@ -10,11 +10,12 @@
  *   policies do not apply to them.
  * - A receive from a rank that has failed or left gets everything that rank had sent completely, then
  *   SERRY_ERR_RANK_FAILED. A receive from any source gets SERRY_ERR_RANK_FAILED once for each rank
- *   that fails (not for those that serry_ack_failed has acknowledged), and always when nobody is left
- *   who could send. Sending to a rank that has failed or left is SERRY_ERR_RANK_FAILED.
- * - A failed receive leaves its buffer as it was, unless the send was taken back (cancelled, out of time)
- *   or this rank excluded just while the message was copied. After SERRY_ERR_TIMEOUT and SERRY_ERR_CANCELLED
- *   nothing is open: nothing was received, or, of a send, nothing was sent.
+ *   that fails (not for one that leaves, nor for those that serry_ack_failed has acknowledged), when
+ *   there is no message for it; and always when nobody is left who could send. Sending to a rank that
+ *   has failed or left is SERRY_ERR_RANK_FAILED.
+ * - A failed receive leaves its buffer as it was, unless the send was taken back (cancelled, out of
+ *   time) or this rank excluded just while the message was copied. After SERRY_ERR_TIMEOUT and
+ *   SERRY_ERR_CANCELLED nothing is open: nothing was received, or, of a send, nothing was sent.
  */
 #ifndef SERRY_MESSAGE_H
 #define SERRY_MESSAGE_H

@@ -279,7 +279,8 @@ struct socket_member {
     uint64_t id;
     int size, rank;
     uint16_t *at; /* ranks in the job */
-    bool *gone;   /* they have failed, or left the group */
+    bool *gone;   /* they have failed, or left the group; */
+    bool *left;   /* and of those: left it */
     bool closed;  /* only kept until nobody sends to it any more */
     serry_policy policy;
     bool revoked;

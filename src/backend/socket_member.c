@@ -28,6 +28,7 @@ static void member_free(socket_member *m)
     free_parts(m);
     free(m->at);
     free(m->gone);
+    free(m->left);
     free(m);
 }
 
@@ -61,8 +62,10 @@ socket_member *member_make(mesh *mesh_of_job, uint64_t id, int size, int rank, c
     m->rank = rank;
     m->at = calloc(ranks, sizeof(*m->at));
     m->gone = calloc(ranks, sizeof(*m->gone));
+    m->left = calloc(ranks, sizeof(*m->left));
     m->all = calloc(3 * ranks, sizeof(*m->all));
-    bool enough = message_setup(m) && m->at != NULL && m->gone != NULL && m->all != NULL;
+    bool enough =
+        message_setup(m) && m->at != NULL && m->gone != NULL && m->left != NULL && m->all != NULL;
     for (int i = 0; i < STREAMS; i++) {
         m->stream[i].peer = calloc(ranks, sizeof(*m->stream[i].peer));
         enough &= m->stream[i].peer != NULL;
@@ -189,6 +192,7 @@ static void take(socket_member *m, int rank, const frame *head)
 {
     switch (head->type) {
     case FRAME_LEFT:
+        m->left[rank] = true;
         member_gone(m, rank);
         break;
     case FRAME_REVOKE:

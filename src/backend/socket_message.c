@@ -264,6 +264,13 @@ static letter *next_letter(const mail *box)
     return box->first == box->open ? NULL : box->first;
 }
 
+static int tell_end(socket_member *m, int source)
+{
+    int rc = failure_ended(m, "receive", source);
+
+    return m->left[source] ? SERRY_HAS_LEFT : rc;
+}
+
 int message_peek(socket_member *m, int source, serry_envelope *envelope, serry_error *error)
 {
     const mail *box = &m->mail[source];
@@ -279,7 +286,7 @@ int message_peek(socket_member *m, int source, serry_envelope *envelope, serry_e
     }
     const letter *l = next_letter(box);
     if (l == NULL)
-        return m->gone[source] ? failure_ended(m, "receive", source) : SERRY_ERR_AGAIN;
+        return m->gone[source] ? tell_end(m, source) : SERRY_ERR_AGAIN;
     *envelope = l->envelope;
     return SERRY_OK;
 }
@@ -291,7 +298,7 @@ int message_take(socket_member *m, int source, void *data, serry_error *error)
     int rc = message_peek(m, source, &envelope, error);
 
     if (rc != SERRY_OK)
-        return rc;
+        return rc == SERRY_HAS_LEFT ? SERRY_ERR_RANK_FAILED : rc;
     letter *l = box->first;
     if (data != NULL && l->body != NULL)
         memcpy(data, l->body->data, l->body->bytes);
