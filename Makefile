@@ -3,7 +3,8 @@
 #   make            build into build/release
 #   make demo       train the example model with 4 ranks
 #   make test       build and run all tests
-#   make crash-all  kill a rank at every instruction of every call: takes hours
+#   make crash-all  kill a rank at every instruction of every call: takes weeks. CRASH_SHARE=3/20 does
+#                   one share of 20; CRASH_PROGRESS=FILE goes on where it was ended
 #   make chaos      ranks that die, stop and are replaced at random: 10 minutes each with 4, 8 and 16
 #   make model-all  check the models of the protocol in their larger forms: takes long
 #   make bench      measure, beside other libraries

@@ -165,10 +165,31 @@ static int guest_say(rendezvous *r, uint32_t type, serry_error *error)
 
 /* ---- both ------------------------------------------------------------------------------------ */
 
+static int meet_as_guest(rendezvous *r, serry_error *error)
+{
+    int rc = guest_connect(r, error);
+
+    return rc == SERRY_OK ? guest_say(r, MESSAGE_HELLO, error) : rc;
+}
+
+/* A second host says hello as well, so that the first one learns of it. */
+static int meet_as_host(rendezvous *r, serry_error *error)
+{
+    message m;
+    int fd, rc = host_listen(r, error);
+
+    if (rc == SERRY_OK)
+        return host_gather(r, error);
+    if (rc == SERRY_ERR_INVALID)
+        rc = meet_as_guest(r, error);
+    if (rc == SERRY_OK)
+        rc = guest_read(r, MESSAGE_FAILED, &m, &fd, error);
+    return rc == SERRY_OK ? rendezvous_fail_as_told(&m, error) : rc;
+}
+
 rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error *error)
 {
     rendezvous *r = calloc(1, sizeof(*r));
-    int rc;
 
     if (r == NULL) {
         serry_fail(error, SERRY_ERR_NO_SPACE, "out of memory while starting the job");
@@ -179,20 +200,7 @@ rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error
     r->host = rendezvous_host(job);
     r->listener = -1;
     serry_local_key(job->name, r->key);
-    if (job->rank == r->host && (rc = host_listen(r, error)) == SERRY_OK) {
-        rc = host_gather(r, error);
-    } else if (job->rank != r->host || rc == SERRY_ERR_INVALID) {
-        /* A second host says hello as well, so that the first one learns of it. */
-        rc = guest_connect(r, error);
-        if (rc == SERRY_OK)
-            rc = guest_say(r, MESSAGE_HELLO, error);
-        if (rc == SERRY_OK && job->rank == r->host) {
-            message m;
-            int fd;
-            rc = guest_read(r, MESSAGE_FAILED, &m, &fd, error);
-            rc = rc == SERRY_OK ? rendezvous_fail_as_told(&m, error) : rc;
-        }
-    }
+    int rc = job->rank == r->host ? meet_as_host(r, error) : meet_as_guest(r, error);
     if (rc != SERRY_OK) {
         rendezvous_refuse(r, error);
         rendezvous_close(r);

@@ -1,4 +1,4 @@
-/* crash_all.h - `crash GROUP --all`: every instruction, which takes days. So it can be divided among
+/* crash_all.h - `crash GROUP --all`: every instruction, which takes weeks on one core. So it can be divided among
  * several processes or machines, tells how far it is, and goes on after it was ended.
  *
  *   CRASH_SHARE=k/n      the kth of n shares (from 1): every nth point
