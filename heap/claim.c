@@ -128,6 +128,7 @@ bool claim_slice(serry_heap_view *view)
 
     if (all == MAP_FAILED)
         return false;
+    madvise(all, sizeof(*all), MADV_DONTFORK); /* a child has no slice */
     claim *own = take(all, &view->number);
     void *base = MAP_FAILED;
     if (own != NULL)

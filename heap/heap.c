@@ -16,6 +16,8 @@
 
 /* ---- the hooks --------------------------------------------------------------------------------- */
 
+static bool filling; /* at the start, in its one thread: no new memory for large allocations */
+
 /* Private memory, aligned; jemalloc never gives it back, see give_back. */
 static void *map_private(size_t bytes, size_t alignment)
 {
@@ -36,10 +38,13 @@ static void *map_private(size_t bytes, size_t alignment)
 static void *get(extent_hooks_t *hooks, void *at, size_t bytes, size_t alignment, bool *zero,
                  bool *commit, unsigned arena)
 {
-    void *memory = slice_cut(at, bytes, alignment);
+    void *memory = NULL;
 
     (void)hooks;
     (void)arena;
+    if (filling)
+        return NULL;
+    memory = slice_cut(at, bytes, alignment);
     if (memory == NULL && at == NULL)
         memory = map_private(bytes, alignment);
     if (memory == NULL)
@@ -97,31 +102,36 @@ static bool merge(extent_hooks_t *hooks, void *a, size_t a_bytes, void *b, size_
     return slice_has(a) != slice_has(b);
 }
 
+enum { FILLERS = 1000 };
+
 static extent_hooks_t k_hooks = {
     .alloc = get, .dalloc = give_back, .purge_forced = purge, .split = split, .merge = merge};
 
 /* ---- at the start ------------------------------------------------------------------------------ */
 
-/* Keep what is freed for a while, as other arenas do: by default this one purges at once, and whoever
+/* Keep what is freed for a while, as other arenas do: by default this one purges all at once, and whoever
  * allocates large pieces again and again pays for page faults. */
 static void keep_freed_pages(unsigned arena)
 {
     ssize_t decay_ms;
-    size_t size = sizeof(decay_ms);
+    size_t size = sizeof(decay_ms), threshold = SIZE_MAX;
     char name[48];
 
     if (mallctl("opt.dirty_decay_ms", &decay_ms, &size, NULL, 0) != 0)
         return;
     snprintf(name, sizeof(name), "arena.%u.dirty_decay_ms", arena);
     mallctl(name, NULL, NULL, &decay_ms, sizeof(decay_ms));
+    snprintf(name, sizeof(name), "arena.%u.oversize_threshold", arena);
+    mallctl(name, NULL, NULL, &threshold, sizeof(threshold));
 }
 
-/* The arena for large allocations comes into being with the first of them, which lies in private
- * memory. The hooks are set before that is freed. */
+/* The arena for large allocations comes into being with the first of them, in private memory, of which
+ * it gets more than it needs then. What is left of that is used up by allocations that are never
+ * touched, nor freed, so that all later ones lie in the slice. It is 2 MiB of addresses. */
 static void take_over(size_t threshold)
 {
     extent_hooks_t *hooks = &k_hooks;
-    void *first = malloc(threshold);
+    void *first = mallocx(threshold, 0);
     unsigned arena;
     size_t size = sizeof(arena);
     char name[48];
@@ -129,10 +139,14 @@ static void take_over(size_t threshold)
     if (first != NULL && mallctl("arenas.lookup", &arena, &size, &first, sizeof(first)) == 0 &&
         arena != 0) {
         snprintf(name, sizeof(name), "arena.%u.extent_hooks", arena);
-        if (mallctl(name, NULL, NULL, &hooks, sizeof(hooks)) == 0)
-            keep_freed_pages(arena);
+        if (mallctl(name, NULL, NULL, &hooks, sizeof(hooks)) != 0)
+            return;
+        keep_freed_pages(arena);
+        filling = true;
+        for (int i = 0; i < FILLERS && first != NULL; i++)
+            first = mallocx(threshold, 0);
+        filling = false;
     }
-    free(first);
 }
 
 /* Without `serry run --heap` nothing happens: this is jemalloc then. */
