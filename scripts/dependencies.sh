@@ -9,7 +9,7 @@ set -euo pipefail
 
 declare -A group=(
     [build]="gcc libc6-dev make cmake pkg-config libhwloc-dev"
-    [test]="libcmocka-dev openmpi-bin mpich procps spin util-linux"
+    [test]="libcmocka-dev openmpi-bin mpich procps spin util-linux libjemalloc-dev python3-numpy"
     [demo]="gnuplot-nox"
     [bench]="openmpi-bin libopenmpi-dev mpich libmpich-dev"
     [clang]="clang"

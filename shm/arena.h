@@ -8,6 +8,7 @@
 #include "wait.h"
 
 struct arena_ticket;
+struct shm_heap;
 
 typedef struct shm_arena {
     struct shm_arena *next;         /* arenas of this process; under the lock of join.c */
@@ -25,6 +26,7 @@ typedef struct shm_arena {
     arena_header *header; /* at base */
     arena_slot *slots;
     arena_extent *extents;
+    struct shm_heap *heap; /* NULL: none; see heap.h */
 } shm_arena;
 
 /**

@@ -38,6 +38,7 @@
 #include <string.h>
 
 #include "extent.h"
+#include "heap.h"
 #include "record.h"
 #include "word.h"
 
@@ -214,13 +215,16 @@ static bool is_reachable(const shm_member *m, int dest, const void *data, uint64
                          uint64_t *where)
 {
     const shm_arena *arena = m->group.arena;
-    uintptr_t address = (uintptr_t)data, base = (uintptr_t)arena->base;
 
     if (dest == m->group.rank)
         return false;
-    *where = arena->kind == SERRY_THREADS ? address : address - base;
-    return arena->kind == SERRY_THREADS ||
-           (address >= base && arena_in_pool(arena, address - base, bytes) != NULL);
+    if (arena->kind == SERRY_THREADS) {
+        *where = (uintptr_t)data;
+        return true;
+    }
+    return heap_find(arena, data, bytes, where) &&
+           ((*where & HEAP_BIT) == 0 ||
+            heap_is_shared_with(arena, m->group.header->slot[dest] % SHM_SLOTS));
 }
 
 /* What does not fit into the line. */

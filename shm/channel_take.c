@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "heap.h"
 #include "slot.h"
 #include "word.h"
 
@@ -51,8 +52,13 @@ static const channel_line *next_line(const channel_in *in)
     return &in->shared->line[in->taken % CHANNEL_LINES];
 }
 
+static uint32_t slot_of(const shm_member *m, int source)
+{
+    return m->group.header->slot[source] % SHM_SLOTS;
+}
+
 /* Where the data of the next message is; NULL: it says what cannot be. */
-static const void *data_of(const shm_member *m, const channel_in *in)
+static const void *data_of(const shm_member *m, int source, const channel_in *in)
 {
     const shm_arena *arena = m->group.arena;
     uint64_t ring = channel_ring_bytes(m->group.size);
@@ -67,7 +73,7 @@ static const void *data_of(const shm_member *m, const channel_in *in)
     case PLACE_SENDER:
         if (arena->kind == SERRY_THREADS)
             return (const void *)(uintptr_t)in->where; // NOLINT(performance-no-int-to-ptr)
-        return arena_in_pool(arena, in->where, in->bytes);
+        return heap_at(arena, slot_of(m, source), in->where, in->bytes);
     case PLACE_BOX:
         return arena_in_pool(arena, in->where, in->bytes);
     default:
@@ -112,7 +118,10 @@ static int look(shm_member *m, int source)
             break;
         advance(m, source, in); /* never sent completely, or withdrawn */
     }
-    if (in->dtype >= SERRY_DTYPES || data_of(m, in) == NULL)
+    if (in->place == PLACE_SENDER && m->group.arena->kind == SERRY_PROCESSES &&
+        (in->where & HEAP_BIT) != 0 && !heap_reach(m->group.arena, slot_of(m, source)))
+        return SERRY_ERR_NO_SPACE;
+    if (in->dtype >= SERRY_DTYPES || data_of(m, source, in) == NULL)
         return SERRY_ERR_ARENA;
     in->looked = true;
     return SERRY_OK;
@@ -189,7 +198,7 @@ int channel_take(shm_member *m, int source, void *data, serry_error *error)
     channel_in *in = m->mail->in[source];
     bool mine = claim(in, CLAIM_OFFERED, CLAIM_READING);
     if (mine && data != NULL && in->bytes != 0)
-        memcpy(data, data_of(m, in), in->bytes);
+        memcpy(data, data_of(m, source, in), in->bytes);
     if (!mine || !claim(in, CLAIM_READING, CLAIM_READ)) {
         advance(m, source, in);
         return SERRY_ERR_AGAIN; /* withdrawn */

@@ -1,5 +1,6 @@
 /* choose.c - which algorithm for this call. The answer depends only on what is equal on all ranks:
  * the call, the group, and (after the first step of a large call) where the members' inputs lie. */
+#include "heap.h"
 #include "operation.h"
 #include "record.h"
 #include "word.h"
@@ -21,24 +22,58 @@ static size_t input_bytes(const shm_member *m)
     return blocks * m->call.count * m->element;
 }
 
+static uint32_t slot_of(const shm_member *m, int rank)
+{
+    return m->group.header->slot[rank] % SHM_SLOTS;
+}
+
+/* Can this rank read what any other has in its heap? Mapped now, if need be: once it has said so, it
+ * must. */
+static bool reaches_all(shm_member *m)
+{
+    bool all = m->group.arena->heap != NULL;
+
+    for (int i = 0; i < m->alive_count && all; i++)
+        all = m->alive[i] == m->group.rank || heap_reach(m->group.arena, slot_of(m, m->alive[i]));
+    return all;
+}
+
 static void enter(shm_member *m)
 {
     uint64_t step = m->step + 1;
     group_input *input = &m->own->input[step & 1];
     const shm_arena *arena = m->group.arena;
-    uintptr_t address = (uintptr_t)m->call.send, base = (uintptr_t)arena->base;
 
     m->own->signature[step & 1] = m->signature;
-    *input = (group_input){0};
+    *input = (group_input){.reaches = reaches_all(m)};
     if (!operation_gives(m))
         return;
     if (arena->kind == SERRY_THREADS) {
-        input->address = address;
+        input->address = (uintptr_t)m->call.send;
         input->direct = 1;
-    } else if (address >= base && arena_in_pool(arena, address - base, input_bytes(m)) != NULL) {
-        input->address = address - base;
-        input->direct = 1;
+    } else {
+        input->direct = heap_find(arena, m->call.send, input_bytes(m), &input->address);
     }
+}
+
+/* Has every member said that it can read in the heaps of the others? */
+static bool reads_heaps(const shm_member *m)
+{
+    bool all = true;
+
+    for (int i = 0; i < m->alive_count; i++)
+        all &= group_cell_of(&m->group, m->alive[i])->input[m->step & 1].reaches == 1;
+    return all;
+}
+
+/* Can the input of rank r be read where it lies, by every member? */
+static bool is_direct(const shm_member *m, int r)
+{
+    const group_input *said = &group_cell_of(&m->group, r)->input[m->step & 1];
+
+    if (m->group.arena->kind == SERRY_THREADS || (said->address & HEAP_BIT) == 0)
+        return said->direct == 1;
+    return said->direct == 1 && reads_heaps(m);
 }
 
 /* Where this rank can read the whole input of rank r; NULL: nowhere, it comes through copies. False:
@@ -58,8 +93,10 @@ static bool resolve(const shm_member *m, int r, const unsigned char **input)
     if (arena->kind == SERRY_THREADS)
         *input =
             (const unsigned char *)(uintptr_t)said->address; // NOLINT(performance-no-int-to-ptr)
+    else if ((said->address & HEAP_BIT) != 0 && !reads_heaps(m))
+        return true; /* all see that, and use copies */
     else
-        *input = arena_in_pool(arena, said->address, input_bytes(m));
+        *input = heap_at(arena, slot_of(m, r), said->address, input_bytes(m));
     return *input != NULL;
 }
 
@@ -97,8 +134,7 @@ const algorithm *choose_next(shm_member *m)
     for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];
         if (!m->flow.from_root || r == m->call.root)
-            direct &=
-                group_cell_of(&m->group, r)->input[m->step & 1].direct == 1 || m->alive_count == 1;
+            direct &= m->alive_count == 1 || is_direct(m, r);
     }
     m->turn = 0;
     m->first = m->length = m->out_first = m->out_length = 0;

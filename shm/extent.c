@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "heap.h"
 #include "lifeline.h"
 #include "record.h"
 #include "segment.h"
@@ -298,6 +299,20 @@ static bool is_over(shm_arena *arena, const arena_extent *e, const extent_judge 
            is_done(arena, state, EXTENT_SOURCE_DONE, e->source, judge);
 }
 
+/* The slices of the job's heap, by the rule of the extents: their ranks are gone, and members of nothing.
+ * One that has left in order has its heap until its process ends. */
+static void give_heaps(shm_arena *arena, const extent_judge *judge)
+{
+    if (arena->heap == NULL)
+        return;
+    for (int s = 0; s < arena_slots_used(arena); s++) {
+        arena_slot *slot = &arena->slots[s];
+        if (atomic_load_explicit(&slot->heap, memory_order_relaxed) != 0 && !slot_is_alive(slot) &&
+            slot_process_is_gone(slot) && !is_member(arena, (uint32_t)s, judge))
+            heap_give_back(arena, (uint32_t)s);
+    }
+}
+
 void extent_sweep(shm_arena *arena, const extent_judge *judge)
 {
     if (lock(arena, NULL) != SERRY_OK)
@@ -316,6 +331,7 @@ void extent_sweep(shm_arena *arena, const extent_judge *judge)
     for (uint32_t i = 0; i < SHM_EXTENTS; i++)
         if (is_over(arena, &arena->extents[i], judge))
             give(arena, &arena->extents[i]);
+    give_heaps(arena, judge);
     unlock(arena);
 }
 

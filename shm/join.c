@@ -13,6 +13,7 @@
 #include "crash.h"
 #include "extent.h"
 #include "group.h"
+#include "heap.h"
 #include "lifeline.h"
 #include "local.h"
 #include "message.h"
@@ -46,6 +47,7 @@ static void child_after_fork(void)
         shm_arena *next = arenas->next;
         close(arenas->fd);
         monitor_forget(arenas->monitor);
+        heap_forget(arenas->heap);
         free(arenas);
         arenas = next;
     }
@@ -84,6 +86,7 @@ static void unmap(shm_arena *arena)
         monitor_stop(arena->monitor);
     if (arena->base != NULL)
         munmap(arena->base, arena->bytes);
+    heap_close(arena->heap);
     close(arena->fd);
     free(arena);
 }
@@ -139,6 +142,7 @@ static shm_arena *map_new(const serry_job *job, const arena_ticket *ticket, int 
         return NULL;
     }
     arena->header = (arena_header *)(void *)arena->base;
+    arena->heap = job->kind == SERRY_PROCESSES ? heap_open() : NULL;
     arena->next = arenas;
     arenas = arena;
     return arena;
@@ -335,6 +339,7 @@ int arena_sign_in(shm_arena *arena, int number, bool alone, serry_error *error)
         rc = have_monitor(arena, number, error);
     if (rc != SERRY_OK)
         return rc;
+    atomic_store_explicit(&slot->heap, heap_tell(arena->heap), memory_order_relaxed);
     slot_sign_in(slot);
     hold_for(arena, number);
     if (arena->kind == SERRY_PROCESSES)

@@ -97,6 +97,10 @@ typedef struct arena_slot {
     _Atomic uint64_t asks; /* of a replacement: the part where it wants its place,
                                                   see regain.h; by itself, seq_cst. 0: none. Futex
                                                   word: its lower half */
+    _Atomic uint64_t
+        heap; /* which slice of which heap is this rank's, see heap.h; 0: none. By itself,
+                              published by state; 0 again, by any rank under extents_lock, when the
+                              rank is gone and its slice is empty */
     /* line 1: the rank holds it for life; the monitors of the others look at its word, set the
      * waiters bit there and sleep on it: see lifeline.h */
     _Alignas(SHM_LINE) pthread_mutex_t life;
@@ -175,9 +179,11 @@ typedef struct group_header {
 /* Where a member's input for a large operation lies, if others can read it there. */
 typedef struct group_input {
     _Alignas(
-        SHM_LINE) uint64_t address; /* plain, published by word: offset in the arena (processes)
-                                            or pointer (threads); meaningful if direct */
+        SHM_LINE) uint64_t address; /* plain, published by word: place as in heap.h (processes) or
+                                            pointer (threads); meaningful if direct */
     uint32_t direct;                /* plain, likewise: 1 or 0 */
+    uint32_t reaches;               /* plain, likewise: 1 where this member can read in the heaps of
+                                       all that it knows to be alive, else 0 */
 } group_input;
 
 /* Behind each small buffer: by its member where calls share the step, plain, published by its word,
@@ -224,7 +230,7 @@ enum channel_place {
     PLACE_LINE = 1, /* here */
     PLACE_RING,     /* at this offset in the ring */
     PLACE_BOX,      /* at this offset in the arena, in an extent of the sender */
-    PLACE_SENDER    /* where the sender has it: at this offset (processes) or address (threads) */
+    PLACE_SENDER    /* where the sender has it: place as in heap.h (processes), address (threads) */
 };
 
 /* Who may touch data that the sender still has. Between threads a message that is being read cannot be

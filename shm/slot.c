@@ -43,15 +43,19 @@ bool slot_is_free(const arena_slot *slot)
     return atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_FREE;
 }
 
+bool slot_process_is_gone(const arena_slot *slot)
+{
+    return slot->pid_namespace == slot_pid_namespace() &&
+           process_activity(slot->pid, slot->start_ticks) == SERRY_GONE;
+}
+
 /* The threads of a process run on for a moment when its life lock has told already. What a thread rank
  * leaves behind, another thread of its process may still finalize. An absent rank never was. */
 bool slot_is_gone(const arena_slot *slot, serry_kind_of_rank kind)
 {
     if (slot_is_dead(slot) && slot->pid == 0)
         return true;
-    return kind == SERRY_PROCESSES && slot_is_dead(slot) &&
-           slot->pid_namespace == slot_pid_namespace() &&
-           process_activity(slot->pid, slot->start_ticks) == SERRY_GONE;
+    return kind == SERRY_PROCESSES && slot_is_dead(slot) && slot_process_is_gone(slot);
 }
 
 static bool move(arena_slot *slot, uint32_t from, uint32_t to)

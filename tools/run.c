@@ -21,7 +21,8 @@ enum {
     OPTION_RESPAWN,
     OPTION_SPARES,
     OPTION_TOLERATE,
-    OPTION_KILL
+    OPTION_KILL,
+    OPTION_HEAP
 };
 
 /* About 30 years: keeps nanoseconds well inside 64 bits. */
@@ -45,6 +46,11 @@ static const struct argp_option k_options[] = {
      "Exit with 0 where no more than K ranks are lost, less than N", 0},
     {"kill-on-failure", OPTION_KILL, NULL, 0,
      "End all ranks when one fails that neither a replacement nor a spare follows", 0},
+    {"heap", OPTION_HEAP, "KIB", OPTION_ARG_OPTIONAL,
+     "Let the ranks' allocations of at least KIB kibibytes (64, which is the least, if not given) "
+     "lie "
+     "where other ranks can read them, so that collectives copy less; preloads jemalloc",
+     0},
     {NULL, 0, NULL, 0, NULL, 0}};
 
 static const char k_doc[] =
@@ -160,6 +166,11 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_KILL:
         options->kill_on_failure = true;
+        return 0;
+    case OPTION_HEAP:
+        options->heap_threshold =
+            1024 * (uint64_t)parse_number(text == NULL ? "64" : text, "--heap wants KiB", 64,
+                                          1 << 30, state);
         return 0;
     case ARGP_KEY_ARG: /* PROGRAM: what follows is its own */
         options->program = state->argv + state->next - 1;
@@ -344,6 +355,8 @@ int tool_run(int argc, char **argv)
 
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &options);
     fill_standard_streams();
+    if (options.heap_threshold != 0 && !run_heap_make(&options))
+        return TOOL_EXIT_FAILED;
     if (!run_binding_make(options.bind, options.ranks, &binding))
         return TOOL_EXIT_FAILED;
     job = make_job(&options, binding);

@@ -63,7 +63,8 @@ typedef struct run_options {
     int spares;       /* 0 to SERRY_MAX_RANKS */
     int tolerate;     /* so many ranks may be lost, less than `ranks` */
     bool kill_on_failure;
-    char **program; /* name and arguments, NULL at the end; points into argv */
+    uint64_t heap_threshold; /* --heap: from so many bytes on; 0: no heap */
+    char **program;          /* name and arguments, NULL at the end; points into argv */
 } run_options;
 
 /* Which processors each rank is bound to. Opaque. */
@@ -140,6 +141,10 @@ int64_t run_now_ns(void);
 
 /* Close a descriptor if there is one, and forget it. */
 void run_close(int *fd);
+
+/* --heap: make the memory, and set the variables by which processes started from now on use it. It is
+ * freed when they and this process have ended. False: said why. */
+bool run_heap_make(const run_options *options);
 
 /* Decide where each of `ranks` ranks is bound; *binding is NULL for RUN_BIND_NONE, else the caller
  * frees it. Warns when several ranks share a core. False: said why. */
