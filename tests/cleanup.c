@@ -408,6 +408,8 @@ static void test_launched_ranks_killed(void **state)
     (void)state;
     pid_t launcher = launch("forever");
     wait_for_rounds(LAUNCHED);
+    for (int r = 0; r < LAUNCHED; r++) /* none can end of another one's death before its own */
+        assert_int_equal(kill(atomic_load(&g_board->pid[r]), SIGSTOP), 0);
     for (int r = 0; r < LAUNCHED; r++)
         assert_int_equal(kill(atomic_load(&g_board->pid[r]), SIGKILL), 0);
     check_launched(status_of(launcher), 128 + SIGKILL);

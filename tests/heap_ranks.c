@@ -4,8 +4,8 @@
  *   heap_ranks copies    the same without a heap: right, and not direct
  *   heap_ranks mixed     one member has no heap, so collectives are not direct; messages may be
  *   heap_ranks fork      a child has a copy, and can allocate; neither sees what the other writes
- *   heap_ranks death     rank 1 is killed after it has given its input: the others use it all the same,
- *                        and when it is replaced its memory is given back
+ *   heap_ranks death     rank 1 is killed: the others go on, and when it is replaced its memory is given
+ *                        back
  *
  * Evidence of reading directly is the kernel's: resident pages of read-only mappings of the heap. */
 #include <inttypes.h>
