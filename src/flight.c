@@ -133,6 +133,22 @@ static COLD void keep_record(flight *f, serry_request *r, int rc)
         *r->error = f->error;
 }
 
+static _Thread_local const flight *g_completing; /* whose completion this thread is in */
+
+bool flight_is_completing(const flight *f)
+{
+    return g_completing == f;
+}
+
+static COLD void complete(flight *f, serry_request *r)
+{
+    const flight *outer = g_completing;
+
+    g_completing = f;
+    r->completion(r->result, r->result == SERRY_OK ? NULL : &f->error, r->completion_argument);
+    g_completing = outer;
+}
+
 void flight_end(flight *f, serry_request *r, int rc)
 {
     r->result = rc;
@@ -141,7 +157,7 @@ void flight_end(flight *f, serry_request *r, int rc)
     if (__builtin_expect(rc != SERRY_OK, 0))
         keep_record(f, r, rc);
     if (__builtin_expect(r->completion != NULL, 0))
-        r->completion(rc, rc == SERRY_OK ? NULL : &f->error, r->completion_argument);
+        complete(f, r);
     bool orphan = r->orphan;
     if (__builtin_expect(orphan, 0)) {
         request_dispose(r);

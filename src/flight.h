@@ -127,6 +127,9 @@ void flight_start(flight *f, serry_request *r);
  * on; else NULL. */
 void flight_drive(flight *f, sleep_list *list);
 
+/* Is the calling thread in a completion of this flight? Then it has the turn already. */
+bool flight_is_completing(const flight *f);
+
 /* With the turn: a request has ended. Its result and record are in f->error unless rc is SERRY_OK. */
 void flight_end(flight *f, serry_request *r, int rc);
 

@@ -343,7 +343,9 @@ int serry_on_completion(serry_request *request, serry_completion function, void 
         return refuse_null("on_completion");
     if (is_foreign(request))
         return refuse_foreign("on_completion");
-    flight *f = request_has_ended(request) ? NULL : request->flight;
+    flight *f = request_has_ended(request) || flight_is_completing(request->flight)
+                    ? NULL
+                    : request->flight;
     if (f != NULL)
         flight_enter(f);
     bool ended = request_has_ended(request);

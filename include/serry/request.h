@@ -39,8 +39,8 @@ extern "C" {
 typedef struct serry_request serry_request;
 
 /* Called once when a request has ended: by the thread that ended it, which may be the library's own.
- * It may start operations, and do nothing else with this communicator or its requests. `error` is NULL where result is
- * SERRY_OK, and valid during the call only. */
+ * It may start operations and give them completions, and do nothing else with this communicator or its
+ * requests. `error` is NULL where result is SERRY_OK, and valid during the call only. */
 typedef void (*serry_completion)(int result, const serry_error *error, void *argument);
 
 /* ---- starting: as the function without the i, but buffers stay the library's --------------------
