@@ -77,8 +77,9 @@ int serry_comm_start(serry_comm *comm, const serry_call *call, many *list, serry
         return comm->error.error;
     r->call = *call;
     r->list = list;
+    bool urgent = bytes_of(call) >= URGENT_BYTES; /* the call may be a list's, which goes with it */
     flight_start(f, r);
-    progress_ring(bytes_of(call) >= URGENT_BYTES);
+    progress_ring(urgent);
     *request = r;
     return SERRY_OK;
 }

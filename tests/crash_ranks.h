@@ -8,7 +8,7 @@
 #define CRASH_RANKS 5 /* newcomers included */
 
 /* Of each operation: a hang is told with the names of those that it waits for. */
-#define CRASH_TIMEOUT_MS 20000
+#define CRASH_TIMEOUT_MS 60000
 
 /* Of joining, where the others wait for one that they have never heard of. */
 #define CRASH_UNKNOWN_MS 500
