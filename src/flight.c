@@ -1,7 +1,6 @@
 /* flight.c - see flight.h: queues, the turn, and calls one after the other. */
 #include "flight.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,12 +11,6 @@
 #define COLD __attribute__((cold, noinline))
 
 /* ---- queues ----------------------------------------------------------------------------------- */
-
-static void queue_init(request_queue *q)
-{
-    q->first = NULL;
-    q->last = &q->first;
-}
 
 static void queue_add(request_queue *q, serry_request *r)
 {
@@ -52,7 +45,7 @@ static request_queue *queue_of(flight *f, const serry_request *r)
 }
 
 /* What others have started meanwhile, in the order in which they did. */
-static void take_incoming(flight *f)
+void flight_take_incoming(flight *f)
 {
     if (atomic_load_explicit(&f->incoming, memory_order_relaxed) == NULL)
         return;
@@ -207,7 +200,7 @@ COLD void flight_cancel(flight *f, serry_request *r)
     bool is_call = r->what == REQUEST_CALL;
     const char *name = is_call ? serry_kind_name(r->call.kind) : names[r->what];
 
-    take_incoming(f);
+    flight_take_incoming(f);
     if (!match_withdraw(f, r))
         return;
     serry_request *after = r->next;
@@ -329,7 +322,7 @@ static COLD void drive_messages(flight *f, sleep_list *list)
 
 void flight_drive(flight *f, sleep_list *list)
 {
-    take_incoming(f);
+    flight_take_incoming(f);
     f->pauses = f->yields = 0;
     if (f->calls.first != NULL)
         drive_calls(f, list);
@@ -359,7 +352,7 @@ void flight_start(flight *f, serry_request *r)
         flight_pulse(f); /* a thread that waits must look at it */
         return;
     }
-    take_incoming(f);
+    flight_take_incoming(f);
     bool first = q->first == NULL;
     queue_add(q, r);
     if (first || r->what != REQUEST_CALL)
@@ -423,92 +416,4 @@ void serry_comm_release(const serry_comm *comm)
 {
     if (comm->flight != NULL && comm->forks == serry_forks)
         flight_leave(comm->flight);
-}
-
-/* ---- beginning and end ------------------------------------------------------------------------ */
-
-void flight_acknowledge(flight *f, const serry_rank_set *acked)
-{
-    for (size_t i = 0; i < sizeof(acked->bits) / sizeof(acked->bits[0]); i++)
-        f->known.bits[i] |= acked->bits[i];
-}
-
-static int make(serry_comm *comm, flight **made)
-{
-    flight *f = calloc(1, sizeof(*f));
-
-    if (f == NULL)
-        return serry_fail(&comm->error, SERRY_ERR_NO_SPACE, "out of memory for a request");
-    f->comm = comm;
-    queue_init(&f->calls);
-    queue_init(&f->sends);
-    queue_init(&f->receives);
-    flight_acknowledge(f, &comm->acked);
-    *made = f;
-    return SERRY_OK;
-}
-
-static COLD int prepare(serry_comm *comm, bool apart)
-{
-    int rc = SERRY_OK;
-
-    serry_error_begin(&comm->error, "start", 0, comm->rank);
-    if (comm->flight != NULL && comm->flight->ending)
-        return serry_fail(&comm->error, SERRY_ERR_INVALID,
-                          "the communicator is being finalized; nothing can be started on it");
-    if (comm->flight == NULL)
-        rc = make(comm, &comm->flight);
-    if (rc == SERRY_OK && apart) {
-        rc = progress_join(comm->flight, &comm->error);
-        comm->flight->joined = rc == SERRY_OK;
-    }
-    return rc;
-}
-
-int flight_of(serry_comm *comm, bool apart, flight **f)
-{
-    if (__builtin_expect(comm->flight == NULL || (apart && !comm->flight->joined), 0)) {
-        int rc = prepare(comm, apart);
-        if (rc != SERRY_OK)
-            return rc;
-    }
-    *f = comm->flight;
-    return SERRY_OK;
-}
-
-void flight_withdraw(flight *f)
-{
-    serry_request *next;
-
-    take_incoming(f);
-    for (serry_request *r = f->sends.first; r != NULL; r = next) {
-        next = r->next;
-        while (r->message.ticket != 0 && !match_withdraw(f, r) &&
-               f->comm->backend->settled(f->comm->member, r->message.peer, r->message.ticket,
-                                         &f->error) == SERRY_ERR_AGAIN)
-            sched_yield(); /* it is being copied by another thread of this process */
-        r->message.ticket = 0;
-    }
-}
-
-static void cancel_all(flight *f, request_queue *q)
-{
-    while (q->first != NULL)
-        flight_cancel(f, q->first);
-}
-
-void flight_free(flight *f)
-{
-    take_incoming(f);
-    cancel_all(f, &f->calls);
-    cancel_all(f, &f->sends);
-    cancel_all(f, &f->receives);
-    match_free(f);
-    free(f);
-}
-
-void flight_forget(flight *f)
-{
-    match_free(f);
-    free(f);
 }

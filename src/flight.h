@@ -102,7 +102,7 @@ struct flight {
     serry_error error;
 };
 
-/* ---- flight.c --------------------------------------------------------------------------------- */
+/* ---- flight.c, flight_life.c --------------------------------------------------------------------------------- */
 
 /* The communicator's flight, made at the first need. `apart`: for something that is started and finished
  * apart, so with the progress thread, where there is to be one.
@@ -151,6 +151,9 @@ int flight_do(flight *f, serry_request *r);
 
 /* A request that ends at once, or not at all. False: it has not, and nothing is known of it any more. */
 bool flight_ask(flight *f, serry_request *r);
+
+/* With the turn: what others have started meanwhile gets into the queues. */
+void flight_take_incoming(flight *f);
 
 /* With the turn. */
 void queue_remove(request_queue *q, serry_request *r);
