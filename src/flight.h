@@ -102,7 +102,7 @@ struct flight {
     serry_error error;
 };
 
-/* ---- flight.c, flight_life.c --------------------------------------------------------------------------------- */
+/* ---- flight.c, flight_life.c ------------------------------------------------------------------- */
 
 /* The communicator's flight, made at the first need. `apart`: for something that is started and finished
  * apart, so with the progress thread, where there is to be one.

@@ -9,7 +9,17 @@
 
 const char *argp_program_version = "train (serry " SERRY_VERSION ")";
 
-enum { OPT_STEPS = 256, OPT_BATCH, OPT_CONTEXT, OPT_HIDDEN, OPT_SEED, OPT_SGD, OPT_RATE, OPT_KILL };
+enum {
+    OPT_STEPS = 256,
+    OPT_BATCH,
+    OPT_CONTEXT,
+    OPT_HIDDEN,
+    OPT_SEED,
+    OPT_SGD,
+    OPT_RATE,
+    OPT_OVERLAP,
+    OPT_KILL
+};
 
 static const struct argp_option k_options[] = {
     {"steps", OPT_STEPS, "N", 0, "steps to train", 0},
@@ -19,6 +29,10 @@ static const struct argp_option k_options[] = {
     {"seed", OPT_SEED, "N", 0, "where the random choices begin", 0},
     {"sgd", OPT_SGD, NULL, 0, "plain gradient descent instead of Adam", 0},
     {"rate", OPT_RATE, "X", 0, "learning rate of the first step", 0},
+    {"overlap", OPT_OVERLAP, NULL, 0,
+     "sum the gradient of the upper layer over the ranks while that of the lower one is computed; "
+     "ends with the same bits",
+     0},
     {"threads", 't', "N", 0, "N thread ranks in this process, rather than process ranks", 0},
     {"out", 'o', "DIR", 0, "write curve.csv, sample.txt and result.txt there", 0},
     {"kill", OPT_KILL, "RANK:STEP", 0, "let this rank kill itself (-9) in the middle of that step",
@@ -95,6 +109,9 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
         break;
     case OPT_RATE:
         s->rate = parse_rate(state, value);
+        break;
+    case OPT_OVERLAP:
+        s->overlap = true;
         break;
     case OPT_KILL:
         parse_kill(state, value);

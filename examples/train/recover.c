@@ -24,11 +24,10 @@ int run_tell(const char *text)
     return -1;
 }
 
-/* Tell the last error of the communicator (NULL: of a call without one). Where other ranks see the
- * same, the lowest that is not at fault speaks for all; where all are, rank 0. */
-int run_tell_serry(const serry_comm *comm)
+/* Where other ranks see the same, the lowest that is not at fault speaks for all; where all are,
+ * rank 0. */
+static int tell_error(const serry_error *error, const serry_comm *comm)
 {
-    const serry_error *error = serry_last_error(comm);
     int speaker = 0;
 
     while (serry_rank_set_has(&error->ranks, speaker))
@@ -41,14 +40,26 @@ int run_tell_serry(const serry_comm *comm)
     return run_tell(error->message);
 }
 
-int run_outcome(struct run *run, int result)
+/* Tell the last error of the communicator (NULL: of a call without one). */
+int run_tell_serry(const serry_comm *comm)
+{
+    return tell_error(serry_last_error(comm), comm);
+}
+
+int run_outcome_of(struct run *run, int result, const serry_error *error)
 {
     if (result == SERRY_OK)
         return 0;
     if (result != SERRY_ERR_RANK_FAILED && result != SERRY_ERR_RANK_JOINED)
-        return run_tell_serry(run->comm);
+        return tell_error(error, run->comm);
+    run->change = *error;
     run->welcome |= result == SERRY_ERR_RANK_JOINED;
     return RUN_CHANGED;
+}
+
+int run_outcome(struct run *run, int result)
+{
+    return run_outcome_of(run, result, serry_last_error(run->comm));
 }
 
 int run_agree(struct run *run, int failed)
@@ -102,7 +113,7 @@ static uint64_t killed_ns(const struct run *run)
  * has come to the operation. */
 static void report_death(struct run *run, uint64_t told_ns)
 {
-    const serry_error *error = serry_last_error(run->comm);
+    int who = run->change.peer;
     uint64_t killed = killed_ns(run);
     double lost_ms = (double)(told_ns - run->begun_step_ns) * 1e-6;
     char found[160] = "";
@@ -113,8 +124,8 @@ static void report_death(struct run *run, uint64_t told_ns)
             found, sizeof found, "; found out %.0f us after %s", (double)(told_ns - from) * 1e-3,
             killed > run->entered_ns ? "its death" : "coming to the sum (it was dead by then)");
     }
-    report_event(&run->report, &run->progress, "died", error->peer,
-                 "rank %d died in step %d%s; %d ranks do the step again, %.1f ms lost", error->peer,
+    report_event(&run->report, &run->progress, "died", who,
+                 "rank %d died in step %d%s; %d ranks do the step again, %.1f ms lost", who,
                  run->progress.step + 1, found, run->living, lost_ms);
 }
 
@@ -222,7 +233,7 @@ int run_compare_parameters(struct run *run)
 static int attempt(struct run *run, uint64_t told_ns)
 {
     bool joined = run->welcome || run->ignorant;
-    int who = serry_last_error(run->comm)->peer, rc;
+    int who = run->change.peer, rc;
 
     if (find_place(run) != 0)
         return -1;

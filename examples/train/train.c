@@ -88,16 +88,64 @@ static void clean_up(struct run *run)
 
 /* ---- the training ------------------------------------------------------------------------- */
 
+static void enter(struct run *run)
+{
+    run->entered_ns = run_now_ns();
+}
+
+static void come_out(struct run *run)
+{
+    run->progress.collective_ns += run_now_ns() - run->entered_ns;
+}
+
 /* Sum `count` numbers over the ranks, in place, and take the time. */
 static int sum(struct run *run, float *numbers, size_t count)
 {
     int rc;
 
-    run->entered_ns = run_now_ns();
+    enter(run);
     rc = serry_allreduce(SERRY_IN_PLACE, numbers, count, SERRY_F32, SERRY_SUM, run->comm);
-    run->progress.collective_ns += run_now_ns() - run->entered_ns;
+    come_out(run);
     run->progress.collectives++;
     return run_outcome(run, rc);
+}
+
+/* Let the sum of the upper layer's gradient and of the loss, which follows it, begin: this rank has
+ * nothing to add to them any more, and goes on with the lower layer meanwhile. */
+static int start_upper(struct run *run)
+{
+    size_t from = run->model.weights2;
+    int rc;
+
+    enter(run);
+    rc = serry_iallreduce(SERRY_IN_PLACE, run->gradient + from,
+                          run->model.parameters + SUM_TRAIN + 1 - from, SERRY_F32, SERRY_SUM,
+                          run->comm, &run->upper);
+    come_out(run);
+    run->progress.collectives++;
+    return run_outcome(run, rc);
+}
+
+/* The upper layer's sum has to be there before the lower one's begins: if it tells of a replacement,
+ * that one waits to be told everything, and knows of no sum. */
+static int finish_upper(struct run *run)
+{
+    int rc;
+
+    enter(run);
+    rc = serry_wait(&run->upper, -1);
+    come_out(run);
+    rc = run_outcome_of(run, rc, serry_request_error(run->upper));
+    serry_request_free(&run->upper);
+    return rc;
+}
+
+static int sum_gradient(struct run *run)
+{
+    if (run->upper == NULL)
+        return sum(run, run->gradient, run->model.parameters + SUM_TRAIN + 1);
+    int rc = finish_upper(run);
+    return rc != 0 ? rc : sum(run, run->gradient, run->model.weights2);
 }
 
 /* The first of `total` things that the rank at this place among the living does, of all that are
@@ -108,7 +156,7 @@ static size_t share(const struct run *run, int place, size_t total)
 }
 
 /* This rank's part of the gradient and the loss of a step, over its share of the batch. */
-static void step_gradient(struct run *run, int step)
+static int step_gradient(struct run *run, int step)
 {
     struct model *model = &run->model;
     const struct settings *s = run->settings;
@@ -116,10 +164,10 @@ static void step_gradient(struct run *run, int step)
     size_t end = share(run, run->place + 1, (size_t)s->batch);
 
     memset(run->gradient, 0, (model->parameters + SUMS) * sizeof(float));
+    if (s->overlap && next == end) /* more ranks than windows */
+        return start_upper(run);
     while (next < end) {
         int rows = 0;
-        if (step == s->kill_step && run->rank == s->kill_rank && !run->replaces)
-            run_kill(run);
         for (; rows < MODEL_ROWS && next < end; rows++, next++) {
             uint64_t random = model_random(s->seed, STREAM_STEP + (uint64_t)step, next);
             size_t target = text_train_target(&run->text, random % run->text.train_positions);
@@ -128,8 +176,13 @@ static void step_gradient(struct run *run, int step)
         model_forward(model, rows);
         run->gradient[model->parameters + SUM_TRAIN] += model_loss(model, rows);
         model_backward_upper(model, rows, run->gradient);
+        if (s->overlap && next == end && start_upper(run) != 0)
+            return -1;
+        if (step == s->kill_step && run->rank == s->kill_rank && !run->replaces)
+            run_kill(run);
         model_backward_lower(model, rows, run->gradient);
     }
+    return 0;
 }
 
 /* Is a point of the curve due after this step? Points go with the square of the step. */
@@ -153,8 +206,9 @@ static int train_step(struct run *run, int step)
     int rc;
 
     run->begun_step_ns = run_now_ns();
-    step_gradient(run, step);
-    rc = sum(run, run->gradient, run->model.parameters + SUM_TRAIN + 1);
+    if (step_gradient(run, step) != 0)
+        return -1;
+    rc = sum_gradient(run);
     if (rc != 0)
         return rc;
     if (s->sgd)

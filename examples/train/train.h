@@ -31,6 +31,7 @@ struct settings {
     int hidden;  /* units of the hidden layer */
     uint64_t seed;
     bool sgd;                 /* plain gradient descent instead of Adam */
+    bool overlap;             /* sum the upper layer's gradient while the lower one's is computed */
     float rate;               /* learning rate of the first step; falls to a twentieth of it */
     int threads;              /* thread ranks in this process; 0: process ranks */
     const char *out;          /* folder for curve.csv, sample.txt and result.txt; NULL: none */
@@ -194,7 +195,9 @@ struct run {
     struct report report; /* at place 0 */
     struct progress progress;
     uint64_t begun_ns, begun_step_ns, entered_ns; /* the training, a step, a collective */
-    float *gradient; /* parameters + SUMS numbers; owned by the communicator or by malloc */
+    serry_request *upper; /* the sum of the upper layer's gradient, under way; NULL: none is */
+    serry_error change;   /* what RUN_CHANGED was returned for */
+    float *gradient;      /* parameters + SUMS numbers; owned by the communicator or by malloc */
     bool in_arena;
     struct problem problem;
 };
@@ -205,8 +208,10 @@ uint64_t run_now_ns(void);
 int run_tell(const char *text);
 int run_tell_serry(const serry_comm *comm);
 
-/* What a collective's result means: 0, RUN_CHANGED, or -1. */
+/* What a collective's result means: 0, RUN_CHANGED, or -1. The second: of one that was started and
+ * waited for apart, whose record is its own. */
 int run_outcome(struct run *run, int result);
+int run_outcome_of(struct run *run, int result, const serry_error *error);
 
 /* All ranks learn whether one has a problem; the lowest that has tells its own. 0 where nobody has. */
 int run_agree(struct run *run, int failed);
