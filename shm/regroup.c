@@ -147,7 +147,8 @@ static void announce(shm_member *m, const shm_group *old)
     uint32_t slot;
 
     atomic_store_explicit(&m->group.header->entered, 1, memory_order_seq_cst);
-    if ((m->news & NEWS_JOINED) == 0) /* else nobody has told of the ones before, and all tell of all together */
+    if ((m->news & NEWS_JOINED) ==
+        0) /* else nobody has told of the ones before, and all tell of all together */
         m->joined = (serry_rank_set){{0}};
     for (int r = 0; r < m->group.size; r++) {
         uint32_t before = old->header->slot[r];

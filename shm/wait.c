@@ -21,8 +21,8 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 #define NS_PER_MS UINT64_C(1000000)
-#define NOT_READ_NS 1 /* the clock: a deadline that is fixed when somebody looks again */
-#define NAP_NS (100 * NS_PER_MS)        /* a look around this often while asleep */
+#define NOT_READ_NS 1            /* the clock: a deadline that is fixed when somebody looks again */
+#define NAP_NS (100 * NS_PER_MS) /* a look around this often while asleep */
 #define NAP_WATCHED_NS (20 * NS_PER_MS) /* others may set the bit again that a cancellation took */
 
 enum {

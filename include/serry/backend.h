@@ -38,8 +38,9 @@ typedef struct serry_member serry_member;
  * returns SERRY_ERR_AGAIN, it sleeps while *word is `value`. */
 typedef struct serry_interest {
     bool sleep;
-    bool begins;    /* the caller's: the first poll of a call, whose time begins */
-    void (*rouse)(void *sleeper); /* the caller's; NULL: none. From any thread, while the call is open:
+    bool begins; /* the caller's: the first poll of a call, whose time begins */
+    void (*rouse)(
+        void *sleeper); /* the caller's; NULL: none. From any thread, while the call is open:
                                      poll again now, for another reason than `word` */
     void *sleeper;
     uint32_t *word; /* a futex, not private; NULL: there is nothing but the time */

@@ -45,7 +45,7 @@ typedef struct serry_call {
     size_t count;     /* elements; per rank where the kind says so */
     const void *send; /* NULL where this rank gives nothing; equals recv where in place */
     void *recv;       /* NULL where this rank gets nothing */
-    uint64_t list;    /* of a list of buffers, as one: SERRY_LIST_BITS of a checksum of their lengths,
+    uint64_t list; /* of a list of buffers, as one: SERRY_LIST_BITS of a checksum of their lengths,
                          compared with the count; else 0 */
 } serry_call;
 
