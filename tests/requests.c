@@ -239,8 +239,8 @@ static void body_revoked(test_rank *self)
 
 static void body_token(test_rank *self)
 {
-    serry_timeouts *timeouts;
-    serry_token *token;
+    serry_timeouts *timeouts = NULL;
+    serry_token *token = NULL;
     int64_t in, out;
 
     if (self->rank == LATE) {
