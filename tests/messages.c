@@ -231,6 +231,7 @@ static void body_sender_dies(test_rank *self)
         for (value = 0; value < 3; value++)
             EXPECT_OK(self, serry_send(&value, 1, SERRY_I32, 0, TAG, self->comm));
         EXPECT_OK(self, serry_isend(large, LARGE, SERRY_U8, 0, OTHER, self->comm, &request));
+        serry_request_free(&request);
         test_raise(self, FLAG_SENT);
         death_now(self);
     }
