@@ -8,7 +8,7 @@
  * - The operations of a communicator are done in the order in which they were started or called,
  *   synchronous ones included. Start any number; a request costs some hundred bytes.
  * - Buffers belong to the library from the start until the request has ended: the input must not be
- *   changed, the output not be looked at. (The debug build checks: see docs/async.md.)
+ *   changed, the output not be looked at.
  * - Who makes progress: by default a thread of the library, one per process, and whoever waits or
  *   tests does the work himself. With SERRY_PROGRESS_CALLER there is no such thread: then operations go
  *   on only inside serry_wait, serry_test, their kin, and synchronous calls.
