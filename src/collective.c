@@ -77,6 +77,12 @@ int serry_comm_start(serry_comm *comm, const serry_call *call, many *list, serry
         return comm->error.error;
     r->call = *call;
     r->list = list;
+    if (list == NULL) /* a list's buffers are read at once, and those of the call are ours */
+        rc = guard_start_call(&r->guard, call, comm->rank, comm->size, &comm->error);
+    if (rc != SERRY_OK) {
+        request_dispose(r);
+        return rc;
+    }
     bool urgent = bytes_of(call) >= URGENT_BYTES; /* the call may be a list's, which goes with it */
     flight_start(f, r);
     progress_ring(urgent);

@@ -18,6 +18,7 @@ static void count_fork(void)
 {
     serry_forks++;
     progress_forget();
+    guard_forget();
 }
 
 static void watch_forks(void)

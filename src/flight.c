@@ -144,6 +144,7 @@ static COLD void complete(flight *f, serry_request *r)
 
 void flight_end(flight *f, serry_request *r, int rc)
 {
+    rc = guard_end(&r->guard, rc, &f->error);
     r->result = rc;
     if (__builtin_expect(r->list != NULL, 0))
         many_end(f->comm, r->list, rc, &f->error);

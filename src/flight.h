@@ -17,6 +17,7 @@
 #include <serry/serry.h>
 
 #include "comm.h"
+#include "guard.h"
 #include "sleep.h"
 
 typedef struct flight flight;
@@ -60,6 +61,7 @@ struct serry_request {
     serry_call call;
     struct many *list; /* of buffers, that the call is about; NULL: none */
     request_message message;
+    guard guard;
 };
 
 typedef struct request_queue {

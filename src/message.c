@@ -107,6 +107,13 @@ static int start(serry_comm *comm, const arguments *a, void *recv, serry_status 
     if (r == NULL)
         return comm->error.error;
     fill(r, a, recv, status);
+    rc = guard_start(&r->guard, a->name, comm->rank, recv == NULL ? a->buffer : NULL,
+                     recv == NULL ? r->message.bytes : 0, recv, recv == NULL ? 0 : r->message.bytes,
+                     &comm->error);
+    if (rc != SERRY_OK) {
+        request_dispose(r);
+        return rc;
+    }
     flight_start(f, r);
     progress_ring(false);
     *request = r;

@@ -47,7 +47,7 @@ same "a rank killed" "$serry" run -n 4 --tolerate 1 "$train" "${options[@]}" --k
 
 # When it comes depends on time, so what the bits are does, too; the ranks compare theirs. It may find
 # that all is over only if the training is too short for it.
-if ! "$serry" run -n 4 --respawn 1 "$train" --overlap --steps 4000 --hidden 40 --out "$folder/run" \
+if ! "$serry" run -n 4 --respawn 1 "$train" --overlap --steps 1500 --hidden 40 --out "$folder/run" \
     --kill "2:$killed" --quiet "$text" >/dev/null; then
     fail "a replacement: the training failed"
 fi
