@@ -8,22 +8,26 @@
  * - The operations of a communicator are done in the order in which they were started or called,
  *   synchronous ones included. Start any number; a request costs some hundred bytes.
  * - Buffers belong to the library from the start until the request has ended: the input must not be
- *   changed, the output not be looked at.
+ *   changed, the output not be looked at. Builds with assertions check: a request whose input was changed
+ *   ends with SERRY_ERR_INVALID, and one that would write into a buffer of a running request, or read what
+ *   that writes, is not started. Lists of buffers are not checked.
  * - Who makes progress: by default a thread of the library, one per process, and whoever waits or
  *   tests does the work himself. With SERRY_PROGRESS_CALLER there is no such thread: then operations go
  *   on only inside serry_wait, serry_test, their kin, and synchronous calls.
  * - The timeout (serry_set_timeout) and token (serry_set_token) of the communicator at the start
  *   count for the operation, the timeout from when it is the first of its communicator. An operation
  *   that ends with SERRY_ERR_TIMEOUT or SERRY_ERR_CANCELLED stays open, as a synchronous one: the
- *   same call again, in either form, goes on with it. The ones started after it have not begun; they
- *   end with SERRY_ERR_PENDING, and nothing was contributed to them. Start them again in order.
+ *   same call again, in either form, goes on with it. The ones started after it end with
+ *   SERRY_ERR_PENDING. They may have been contributed to already: make the same calls again, in the same
+ *   order and with the same input.
  *
  * A request is one of three: running, ended well, ended with an error. serry_wait and serry_test give
  * back a request that has ended well and set the pointer to NULL. One that has ended with an error
  * stays, so that its record can be read (serry_request_error); waiting again returns the same error
  * at once; give it back with serry_request_free. All functions may be called by any thread, one at a
  * time on a request; those that start operations, by one thread at a time on a communicator. In the
- * child of a fork a parent's request is SERRY_ERR_FORKED, and can be freed.
+ * child of a fork a parent's request is SERRY_ERR_FORKED, and can be freed. serry_finalize ends those that
+ * run with SERRY_ERR_CANCELLED, or SERRY_ERR_PENDING behind one such operation.
  */
 #ifndef SERRY_REQUEST_H
 #define SERRY_REQUEST_H
@@ -40,7 +44,7 @@ typedef struct serry_request serry_request;
 
 /* Called once when a request has ended: by the thread that ended it, which may be the library's own.
  * It may start operations and give them completions, and do nothing else with this communicator or its
- * requests. `error` is NULL where result is SERRY_OK, and valid during the call only. */
+ * requests: it must not wait, test, cancel, give one back, send, receive, or finalize. `error` is NULL where result is SERRY_OK, and valid during the call only. */
 typedef void (*serry_completion)(int result, const serry_error *error, void *argument);
 
 /* ---- starting: as the function without the i, but buffers stay the library's --------------------
