@@ -92,8 +92,8 @@ static void expect_end_is_told(test_rank *self, serry_comm *comm)
     } while (rc == SERRY_OK && done <= MANY);
     expect_failed(self, comm, rc, gone, "after its end");
     expect_goes_on(self, comm, gone);
-    rc = serry_recv(&room, 1, SERRY_I64, ENDS, TAG + 1, NULL, comm);
-    expect_failed(self, comm, rc, gone, "a receive from it");
+    rc = serry_recv(&room, 1, SERRY_I64, ENDS, TAG, NULL, comm);
+    expect_failed(self, comm, rc, gone, "a receive of what nobody has the data of");
 }
 
 static void body(test_rank *self)
