@@ -126,7 +126,7 @@ int serry_wait_all(serry_request **requests, size_t count, int timeout_ms);
 int serry_wait_any(serry_request **requests, size_t count, int timeout_ms, size_t *index);
 
 /* End it with SERRY_ERR_CANCELLED, at once, unless it has ended: also where another thread waits for
- * it. What becomes of the operation is said above. SERRY_OK in both cases, and for NULL. */
+ * it, which must not have given it back: a wait or test that ends well does. What becomes of the operation is said above. SERRY_OK in both cases, and for NULL. */
 int serry_cancel(serry_request *request);
 
 /* Have a function called when it ends; at once, where it has ended already. One per request. */
