@@ -194,6 +194,104 @@ static void body_cancel(test_rank *self)
     EXPECT_OK(self, serry_barrier(self->comm));
 }
 
+/* One that waits for its turn takes those behind it along, not those before; one that has ended stays so. A
+ * completion hears of an error, and at once where all is over. */
+typedef struct heard {
+    int calls, result, code;
+} heard;
+
+static void hear(int result, const serry_error *error, void *argument)
+{
+    heard *h = argument;
+
+    h->calls++;
+    h->result = result;
+    h->code = error == NULL ? SERRY_OK : error->error;
+}
+
+static void body_queued(test_rank *self)
+{
+    static const int wanted[] = {SERRY_OK, SERRY_OK, SERRY_ERR_CANCELLED, SERRY_ERR_PENDING};
+    serry_request *request[4];
+    int64_t in[4], out[4];
+    heard told[2] = {{0}, {0}};
+
+    if (self->rank == LATE)
+        test_await(self, FLAG_GO, (unsigned)self->size - 1);
+    for (int i = 0; i < (self->rank == LATE ? 2 : 4); i++)
+        request[i] = start(self, &in[i], &out[i]);
+    if (self->rank != LATE) {
+        EXPECT_OK(self, serry_on_completion(request[2], hear, &told[0]));
+        EXPECT_OK(self, serry_cancel(request[2]));
+        CHECK(self, told[0].calls == 1 && told[0].result == SERRY_ERR_CANCELLED &&
+                        told[0].code == SERRY_ERR_CANCELLED);
+        EXPECT_OK(self, serry_on_completion(request[3], hear, &told[1]));
+        CHECK(self, told[1].calls == 1 && told[1].result == SERRY_ERR_PENDING &&
+                        told[1].code == SERRY_ERR_PENDING);
+        test_raise(self, FLAG_GO);
+    }
+    for (int i = 0; i < (self->rank == LATE ? 2 : 4); i++) {
+        test_expect(self, wanted[i], serry_wait(&request[i], -1), self->comm, "number %d", i);
+        EXPECT_OK(self, serry_cancel(request[i])); /* changes nothing any more */
+        CHECK(self, serry_request_error(request[i])->error == wanted[i]);
+        serry_request_free(&request[i]);
+    }
+    for (int i = 0; i < 2; i++)
+        CHECK(self, out[i] == sum_of_ranks(self));
+    for (int i = 2; i < 4; i++) /* the same calls in order, here and there */
+        request[i] = start(self, &in[i], &out[i]);
+    EXPECT_OK(self, serry_wait_all(request + 2, 2, -1));
+    CHECK(self, out[2] == sum_of_ranks(self) && out[3] == sum_of_ranks(self));
+    EXPECT_OK(self, serry_barrier(self->comm));
+}
+
+/* Each thread of a rank has a communicator of its own. */
+enum { THREADS = 3, ROUNDS = 200 };
+
+typedef struct worker {
+    test_rank *self;
+    serry_comm *comm;
+    int number;
+    pthread_t thread;
+} worker;
+
+static void *work(void *argument)
+{
+    worker *w = argument;
+    serry_request *request[8];
+    int64_t in[8], out[8];
+
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < 8; i++) {
+            in[i] = (w->self->rank + 1) * (round + w->number);
+            out[i] = -1;
+            test_expect(
+                w->self, SERRY_OK,
+                serry_iallreduce(&in[i], &out[i], 1, SERRY_I64, SERRY_SUM, w->comm, &request[i]),
+                w->comm, "start");
+        }
+        test_expect(w->self, SERRY_OK, serry_wait_all(request, 8, -1), w->comm, "wait");
+        for (int i = 0; i < 8; i++)
+            CHECK(w->self, out[i] == sum_of_ranks(w->self) * (round + w->number));
+    }
+    return NULL;
+}
+
+static void body_threads(test_rank *self)
+{
+    worker w[THREADS];
+
+    for (int i = 0; i < THREADS; i++) {
+        w[i] = (worker){.self = self, .number = i};
+        EXPECT_OK(self, serry_dup(self->comm, &w[i].comm));
+        CHECK(self, pthread_create(&w[i].thread, NULL, work, &w[i]) == 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(w[i].thread, NULL);
+        CHECK(self, serry_finalize(&w[i].comm) == SERRY_OK);
+    }
+}
+
 /* Running ones are given back, and finalize ends the rest. */
 static void body_free(test_rank *self)
 {
@@ -402,6 +500,18 @@ static void cancelled_by_another_thread_and_made_again(void **state)
     on_all(2, body_cancel);
 }
 
+static void one_that_waits_for_its_turn_is_cancelled(void **state)
+{
+    (void)state;
+    on_all(2, body_queued);
+}
+
+static void several_communicators_from_several_threads(void **state)
+{
+    (void)state;
+    on_all(1, body_threads);
+}
+
 static void given_back_while_they_run(void **state)
 {
     (void)state;
@@ -461,6 +571,8 @@ int main(void)
         cmocka_unit_test(thousands_end_in_order),
         cmocka_unit_test(a_completion_starts_the_next_one),
         cmocka_unit_test(cancelled_by_another_thread_and_made_again),
+        cmocka_unit_test(one_that_waits_for_its_turn_is_cancelled),
+        cmocka_unit_test(several_communicators_from_several_threads),
         cmocka_unit_test(given_back_while_they_run),
         cmocka_unit_test(revocation_ends_all),
         cmocka_unit_test(a_token_ends_a_request),

@@ -1,4 +1,4 @@
-/* unit_settings.c - timeout, pool, policy, entry and backend from the configuration and from the
+/* unit_settings.c - timeout, pool, policy, entry, backend and progress from the configuration and from the
  * variables. Every test starts with none of the variables set. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "comm.h"
 #include "environment.h"
 #include "record.h"
 #include "settings.h"
@@ -19,9 +20,9 @@
 
 static int forget_variables(void **state)
 {
-    static const char *const variables[] = {"SERRY_RANK",   "SERRY_SIZE",      "SERRY_JOB",
-                                            "SERRY_POLICY", "SERRY_ENTRY",     "SERRY_BACKEND",
-                                            "SERRY_POOL",   "SERRY_TIMEOUT_MS"};
+    static const char *const variables[] = {"SERRY_RANK",   "SERRY_SIZE",       "SERRY_JOB",
+                                            "SERRY_POLICY", "SERRY_ENTRY",      "SERRY_BACKEND",
+                                            "SERRY_POOL",   "SERRY_TIMEOUT_MS", "SERRY_PROGRESS"};
     (void)state;
     for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); i++)
         unsetenv(variables[i]);
@@ -207,6 +208,46 @@ static void backends_come_from_configuration_variable_or_default(void **state)
     assert_non_null(strstr(error.message, "shm, socket, self"));
 }
 
+static void progress_comes_from_configuration_variable_or_default(void **state)
+{
+    static const struct {
+        const char *text; /* NULL: not set */
+        serry_progress progress;
+        int cpu;
+    } right[] = {{NULL, SERRY_PROGRESS_THREAD, -1},
+                 {"thread", SERRY_PROGRESS_THREAD, -1},
+                 {"thread:3", SERRY_PROGRESS_THREAD, 3},
+                 {"caller", SERRY_PROGRESS_CALLER, -1}};
+    static const char *const wrong[] = {"Thread",       "thread:",  "thread:-1", "thread:1x",
+                                        "thread:99999", "caller:1", "none"};
+    serry_config config = SERRY_CONFIG_INIT;
+    serry_error error;
+    serry_comm comm;
+    (void)state;
+
+    for (size_t i = 0; i < sizeof(right) / sizeof(right[0]); i++) {
+        if (right[i].text != NULL)
+            setenv("SERRY_PROGRESS", right[i].text, 1);
+        assert_int_equal(serry_settings_find_progress(NULL, &comm, &error), SERRY_OK);
+        assert_int_equal(comm.progress, right[i].progress);
+        assert_int_equal(comm.progress_cpu, right[i].cpu);
+    }
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        setenv("SERRY_PROGRESS", wrong[i], 1);
+        serry_error_begin(&error, "init", 0, -1);
+        assert_int_equal(serry_settings_find_progress(NULL, &comm, &error), SERRY_ERR_INVALID);
+        assert_non_null(strstr(error.message, wrong[i]));
+        assert_non_null(strstr(error.message, "thread, thread:CPU"));
+    }
+    config.progress = SERRY_PROGRESS_CALLER; /* counts more than what the variable says */
+    assert_int_equal(serry_settings_find_progress(&config, &comm, &error), SERRY_OK);
+    assert_int_equal(comm.progress, SERRY_PROGRESS_CALLER);
+    config.progress = (serry_progress)7;
+    serry_error_begin(&error, "init", 0, -1);
+    assert_int_equal(serry_settings_find_progress(&config, &comm, &error), SERRY_ERR_INVALID);
+    assert_non_null(strstr(error.message, "7"));
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, forget_variables, forget_variables)
@@ -217,6 +258,7 @@ int main(void)
         CASE(entries_come_from_configuration_variable_or_default),
         CASE(a_spare_has_a_size_and_no_number),
         CASE(backends_come_from_configuration_variable_or_default),
+        CASE(progress_comes_from_configuration_variable_or_default),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

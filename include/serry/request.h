@@ -25,9 +25,10 @@
  * back a request that has ended well and set the pointer to NULL. One that has ended with an error
  * stays, so that its record can be read (serry_request_error); waiting again returns the same error
  * at once; give it back with serry_request_free. All functions may be called by any thread, one at a
- * time on a request; those that start operations, by one thread at a time on a communicator. In the
- * child of a fork a parent's request is SERRY_ERR_FORKED, and can be freed. serry_finalize ends those that
- * run with SERRY_ERR_CANCELLED, or SERRY_ERR_PENDING behind one such operation.
+ * time on a request, but for serry_cancel, which may come while another waits; those that start
+ * operations, by one thread at a time on a communicator. In the child of a fork a parent's request is
+ * SERRY_ERR_FORKED, and can be freed. serry_finalize ends those that run with SERRY_ERR_CANCELLED, or
+ * SERRY_ERR_PENDING behind one such operation.
  */
 #ifndef SERRY_REQUEST_H
 #define SERRY_REQUEST_H
