@@ -138,6 +138,7 @@ static int shm_close(serry_member *member, serry_error *error)
     if (rc != SERRY_OK)
         return rc;
     group_seal_member(&m->group, m->group.rank); /* first: messages that lie there are not sent */
+    room_close(m);
     bool *read_on = &m->group.arena->read_on[slot_of(m)];
     *read_on |= m->open && (m->published || m->passed); /* it takes part in that one */
     if (m->whole && !*read_on)

@@ -8,7 +8,7 @@
 const algorithm *choose_first(const shm_member *m)
 {
     size_t blocks = m->flow.send_n ? (size_t)m->group.size : 1;
-    size_t most = m->variant == 0 ? m->group.small_bytes : 0;
+    size_t most = m->variant == VARIANT_CHOOSE ? m->group.small_bytes : 0;
 
     return blocks * m->call.count * m->element <= most ? &algorithm_small : &algorithm_enter;
 }
@@ -20,6 +20,29 @@ static size_t input_bytes(const shm_member *m)
     size_t blocks = m->flow.send_n ? (size_t)m->group.size : 1;
 
     return blocks * m->call.count * m->element;
+}
+
+/* What a member, the first or a later one, stages for others in its room. */
+static size_t room_bytes(const shm_member *m, int index)
+{
+    size_t first, length;
+
+    if (!m->flow.combine)
+        return !m->flow.from_root || m->alive[index] == m->call.root ? input_bytes(m) : 0;
+    slices_range(m, index, &first, &length);
+    return m->flow.send_n ? 0 : length * m->element;
+}
+
+void choose_room(shm_member *m)
+{
+    bool copies = m->variant == VARIANT_COPY;
+    uint64_t where;
+
+    if (m->variant == VARIANT_CHOOSE)
+        copies = m->group.arena->kind != SERRY_THREADS && m->alive_count > 1 &&
+                 !heap_find(m->group.arena, m->call.send, input_bytes(m), &where);
+    if (copies)
+        room_reserve(m, room_bytes(m, operation_index(m)));
 }
 
 static uint32_t slot_of(const shm_member *m, int rank)
@@ -45,7 +68,8 @@ static void enter(shm_member *m)
     const shm_arena *arena = m->group.arena;
 
     m->own->signature[step & 1] = m->signature;
-    *input = (group_input){.reaches = reaches_all(m)};
+    *input = (group_input){.reaches = reaches_all(m),
+                           .room = room_offer(m, room_bytes(m, operation_index(m)))};
     if (!operation_gives(m))
         return;
     if (arena->kind == SERRY_THREADS) {
@@ -100,14 +124,49 @@ static bool resolve(const shm_member *m, int r, const unsigned char **input)
     return *input != NULL;
 }
 
-static int fail_input(shm_member *m, int rank)
+static int fail_input(shm_member *m, int rank, const char *what)
 {
     if (!word_second_look(&m->own->word))
         return operation_fail_excluded(m);
     operation_error(m);
     m->error->peer = rank;
-    return serry_fail(m->error, SERRY_ERR_ARENA,
-                      "rank %d says that its input lies outside the arena", rank);
+    return serry_fail(m->error, SERRY_ERR_ARENA, "rank %d says that its %s lies outside the arena",
+                      rank, what);
+}
+
+static bool uses_rooms(const shm_member *m)
+{
+    return m->algorithm == &algorithm_slices || m->algorithm == &algorithm_whole;
+}
+
+/* Where a member stages. False: it says what cannot be. */
+static bool find_room(shm_member *m, int index)
+{
+    int r = m->alive[index];
+    const group_input *said = &group_cell_of(&m->group, r)->input[m->step & 1];
+    size_t bytes = room_bytes(m, index);
+
+    m->rooms[r] = bytes == 0 ? NULL : arena_in_pool(m->group.arena, said->room, bytes);
+    return bytes == 0 || m->rooms[r] != NULL;
+}
+
+/* Has every member that needs one a room? With members newly missing, which may still be reading in
+ * rooms, there are none. */
+static bool has_rooms(const shm_member *m)
+{
+    bool all = m->absent_count == 0;
+
+    for (int i = 0; i < m->alive_count; i++)
+        all &= room_bytes(m, i) == 0 ||
+               group_cell_of(&m->group, m->alive[i])->input[m->step & 1].room != 0;
+    return all;
+}
+
+static const algorithm *choose_copies(const shm_member *m)
+{
+    if (m->variant == VARIANT_NO_ROOM || !has_rooms(m))
+        return &algorithm_staged;
+    return m->flow.combine ? &algorithm_slices : &algorithm_whole;
 }
 
 static int enter_decided(shm_member *m)
@@ -116,10 +175,14 @@ static int enter_decided(shm_member *m)
 
     for (int i = 0; i < m->alive_count && rc == SERRY_OK; i++)
         if (!resolve(m, m->alive[i], &m->input[m->alive[i]]))
-            rc = fail_input(m, m->alive[i]);
+            rc = fail_input(m, m->alive[i], "input");
     if (rc != SERRY_OK)
         return rc;
+    room_begun(m);
     m->algorithm = choose_next(m);
+    for (int i = 0; i < m->alive_count && uses_rooms(m); i++)
+        if (!find_room(m, i))
+            return fail_input(m, m->alive[i], "room");
     /* Before any pointer of the others is followed: are they still of this operation? */
     return word_second_look(&m->own->word) ? OPERATION_GOES_ON : operation_fail_excluded(m);
 }
@@ -129,7 +192,7 @@ const algorithm algorithm_enter = {"enter", enter, enter_decided};
 /* Direct where every input that somebody needs can be read where it lies. */
 const algorithm *choose_next(shm_member *m)
 {
-    bool direct = m->variant == 0;
+    bool direct = m->variant == VARIANT_CHOOSE;
 
     for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];
@@ -147,7 +210,7 @@ const algorithm *choose_next(shm_member *m)
         for (int i = 0; i < m->alive_count; i++)
             if (m->alive[i] != m->group.rank)
                 m->input[m->alive[i]] = NULL;
-        return &algorithm_staged;
+        return choose_copies(m);
     }
     return m->flow.combine && !m->flow.send_n ? &algorithm_direct_share : &algorithm_direct_pull;
 }

@@ -248,6 +248,18 @@ bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *by
     return give_one(arena, owner, (offset - arena->header->pool_offset) / SHM_PAGE, bytes);
 }
 
+void extent_entrust(shm_arena *arena, uint32_t owner, uint64_t offset, uint32_t communicator)
+{
+    if (lock(arena, NULL) != SERRY_OK)
+        return; /* it is given back with its owner's others */
+    arena_extent *e = find(arena, owner, (offset - arena->header->pool_offset) / SHM_PAGE);
+    if (e != NULL) {
+        e->communicator = communicator;
+        e->owner = EXTENT_OF_COMMUNICATOR;
+    }
+    unlock(arena);
+}
+
 void extent_give_all(shm_arena *arena, uint32_t owner)
 {
     uint64_t bytes;
@@ -275,6 +287,20 @@ static bool is_member(shm_arena *arena, uint32_t slot, const extent_judge *judge
         if (is_group(&arena->extents[i]) &&
             judge->has_member(arena, offset_of(arena, &arena->extents[i]), slot))
             return true;
+    return false;
+}
+
+/* Has a communicator a group that somebody may use? */
+static bool is_used(shm_arena *arena, uint32_t communicator, const extent_judge *judge)
+{
+    uint64_t world = arena->header->world_offset;
+
+    if (judge->is_of(arena, world, communicator) && !judge->is_unused(arena, world))
+        return true;
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++)
+        if (is_group(&arena->extents[i]) &&
+            judge->is_of(arena, offset_of(arena, &arena->extents[i]), communicator))
+            return true; /* the unused ones have been given back */
     return false;
 }
 
@@ -326,6 +352,12 @@ void extent_sweep(shm_arena *arena, const extent_judge *judge)
         if (is_taken(e) && e->owner < SHM_SLOTS &&
             (judge->is_gone(arena, e->owner) || slot_has_left(&arena->slots[e->owner])) &&
             !is_member(arena, e->owner, judge))
+            give(arena, e);
+    }
+    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+        arena_extent *e = &arena->extents[i];
+        if (is_taken(e) && e->owner == EXTENT_OF_COMMUNICATOR &&
+            !is_used(arena, e->communicator, judge))
             give(arena, e);
     }
     for (uint32_t i = 0; i < SHM_EXTENTS; i++)

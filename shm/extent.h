@@ -45,6 +45,10 @@ void extent_end_posts(shm_arena *arena, uint32_t communicator, uint32_t slot, co
  * size. False: there is none. */
 bool extent_give(shm_arena *arena, uint32_t owner, uint64_t offset, uint64_t *bytes);
 
+/* The extent that starts at `offset` and belongs to `owner` is that of a communicator from now on: it
+ * is given back when that has no member any more. */
+void extent_entrust(shm_arena *arena, uint32_t owner, uint64_t offset, uint32_t communicator);
+
 /* Give back all that a rank has taken. */
 void extent_give_all(shm_arena *arena, uint32_t owner);
 
@@ -54,10 +58,12 @@ typedef struct extent_judge {
     bool (*has_member)(shm_arena *arena, uint64_t group,
                        uint32_t slot);                /* which somebody may use */
     bool (*is_gone)(shm_arena *arena, uint32_t slot); /* it is dead, and writes no more */
+    bool (*is_of)(shm_arena *arena, uint64_t group, uint32_t communicator);
 } extent_judge;
 
-/* Give back all groups that are unused; what those had taken who are gone and members of no group any
- * more: until then others may be reading there; and messages that both ends are done with. */
+/* Give back all groups that are unused; what was entrusted to communicators of such groups alone; what
+ * those had taken who are gone and members of no group any more: until then others may be reading
+ * there; and messages that both ends are done with. */
 void extent_sweep(shm_arena *arena, const extent_judge *judge);
 
 /* Call `visit` while no extent is taken or given back. False: the table was locked for too long. */

@@ -249,6 +249,13 @@ static bool is_gone(shm_arena *arena, uint32_t slot)
     return slot_is_gone(&arena->slots[slot], arena->kind);
 }
 
+static bool is_of(shm_arena *arena, uint64_t offset, uint32_t communicator)
+{
+    shm_group group;
+
+    return group_view(arena, offset, &group) && group.header->communicator == communicator;
+}
+
 void group_abandon(shm_arena *arena, uint64_t offset, int rank)
 {
     group_header *header = (group_header *)(void *)(arena->base + offset);
@@ -258,7 +265,7 @@ void group_abandon(shm_arena *arena, uint64_t offset, int rank)
 
 void group_leave(shm_group *group)
 {
-    static const extent_judge judge = {is_unused, has_member, is_gone};
+    static const extent_judge judge = {is_unused, has_member, is_gone, is_of};
     shm_arena *arena = group->arena;
     int slot = group->header->slot[group->rank];
 

@@ -124,12 +124,13 @@ typedef struct arena_extent {
     uint32_t pages;         /* plain, likewise */
     uint32_t owner;         /* plain, likewise: a slot, or one of those below */
     _Atomic uint32_t state; /* enum extent_state; release by the lock's holder */
-    uint32_t communicator;  /* plain, likewise: of messages, its number */
+    uint32_t communicator;  /* plain, likewise: of messages, and of what is entrusted to one */
     uint16_t source, dest;  /* plain, likewise: of messages, slots */
 } arena_extent;
 
-#define EXTENT_OF_GROUP UINT32_MAX          /* given back by the last member that leaves */
-#define EXTENT_OF_MESSAGES (UINT32_MAX - 1) /* given back when both ends are done with it */
+#define EXTENT_OF_GROUP UINT32_MAX              /* given back by the last member that leaves */
+#define EXTENT_OF_MESSAGES (UINT32_MAX - 1)     /* given back when both ends are done with it */
+#define EXTENT_OF_COMMUNICATOR (UINT32_MAX - 2) /* see extent_entrust */
 
 /* What all members are called to, instead of going on with their operations. */
 enum group_call {
@@ -176,7 +177,7 @@ typedef struct group_header {
     _Alignas(SHM_LINE) _Atomic uint8_t left[SERRY_MAX_RANKS];
 } group_header;
 
-/* Where a member's input for a large operation lies, if others can read it there. */
+/* Where a member's input for a large operation lies, if others can read it there, and its room. */
 typedef struct group_input {
     _Alignas(
         SHM_LINE) uint64_t address; /* plain, published by word: place as in heap.h (processes) or
@@ -184,6 +185,7 @@ typedef struct group_input {
     uint32_t direct;                /* plain, likewise: 1 or 0 */
     uint32_t reaches;               /* plain, likewise: 1 where this member can read in the heaps of
                                        all that it knows to be alive, else 0 */
+    uint64_t room;                  /* plain, likewise: offset of its room, see room.h; 0: none */
 } group_input;
 
 /* Behind each small buffer: by its member where calls share the step, plain, published by its word,
@@ -276,7 +278,7 @@ typedef struct channel {
 
 /* Sizes enter by themselves; bump the leading number when a meaning changes. */
 #define SHM_LAYOUT                                                                                 \
-    ((UINT64_C(2) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
+    ((UINT64_C(3) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
      ((uint64_t)sizeof(arena_slot) << 28) | ((uint64_t)sizeof(group_header) << 16) |               \
      (uint64_t)sizeof(group_cell))
 

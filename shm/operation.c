@@ -52,9 +52,10 @@ COLD void operation_forget_absent(shm_member *m)
 
     for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];
-        if (serry_rank_set_has(&m->absent, r))
+        if (serry_rank_set_has(&m->absent, r)) {
             m->alive_set.bits[r / 64] &= ~(UINT64_C(1) << (r % 64));
-        else
+            room_lose(m, r);
+        } else
             m->alive[kept++] = (uint16_t)r;
     }
     m->epoch += m->alive_count != kept;
@@ -236,6 +237,7 @@ static int begin(shm_member *m, const serry_call *call)
         int rc = staging_reserve(m, operation_result_bytes(m));
         if (rc != SERRY_OK)
             return rc;
+        choose_room(m);
     }
     m->published = false;
     m->open = true;

@@ -11,6 +11,7 @@
 
 #include "flow.h"
 #include "group.h"
+#include "room.h"
 #include "wait.h"
 
 typedef struct shm_member shm_member;
@@ -89,6 +90,10 @@ struct shm_member {
     const unsigned char *input[SERRY_MAX_RANKS];  /* whole ones; NULL: staged through copies */
     const unsigned char *source[SERRY_MAX_RANKS]; /* the piece that is read now */
     size_t stride[SERRY_MAX_RANKS];               /* bytes between two blocks there */
+
+    /* where they stage what others take in the end */
+    shm_room room;                               /* this rank's */
+    const unsigned char *rooms[SERRY_MAX_RANKS]; /* all, during an operation that uses them */
 
     unsigned char *scratch; /* results of small operations until they are handed out */
     unsigned char *staging; /* the same for large ones, mapped at need */
@@ -213,6 +218,16 @@ static inline bool operation_gets(const shm_member *m)
     return m->flow.to_root ? root : !(root && m->call.kind == SERRY_KIND_BROADCAST);
 }
 
+/* This rank's place among the members. */
+static inline int operation_index(const shm_member *m)
+{
+    int mine = 0;
+
+    while (m->alive[mine] != m->group.rank)
+        mine++;
+    return mine;
+}
+
 /* What this rank gets of `count` elements: from m->source into `dest`, blocks `dest_stride` bytes
  * apart. Combines, or copies, as the kind says. */
 void operation_pull(shm_member *m, unsigned char *dest, size_t dest_stride, size_t count);
@@ -229,12 +244,17 @@ void operation_slice(const shm_member *m, size_t length, int index, int count, s
                      size_t *elements);
 
 /* choose.c: the first step of a call, and what follows once all inputs are known. Variant 0 chooses,
- * variant 1 sends everything through copies. */
-enum { SHM_VARIANTS = 2 };
+ * variant 1 sends everything through copies, variant 2 through copies that need no room. */
+enum { VARIANT_CHOOSE, VARIANT_COPY, VARIANT_NO_ROOM, SHM_VARIANTS };
 const algorithm *choose_first(const shm_member *m);
+void choose_room(shm_member *m); /* before a large call contributes anything */
 const algorithm *choose_next(shm_member *m);
 
-/* staging.c: the room where a large result waits until it may be handed out. SERRY_ERR_NO_SPACE. */
+/* slices.c: elements that number `index` of the members combines for all, in an operation on whole
+ * vectors, or for itself. */
+void slices_range(const shm_member *m, int index, size_t *first, size_t *length);
+
+/* staging.c: private memory where a large result waits until it may be handed out. SERRY_ERR_NO_SPACE. */
 int staging_reserve(shm_member *m, size_t bytes);
 void staging_trim(shm_member *m);
 
@@ -255,6 +275,8 @@ void batch_free(shm_member *m);
 extern const algorithm algorithm_small;        /* small.c */
 extern const algorithm algorithm_batch;        /* batch.c */
 extern const algorithm algorithm_enter;        /* choose.c */
+extern const algorithm algorithm_slices;       /* slices.c */
+extern const algorithm algorithm_whole;        /* whole.c */
 extern const algorithm algorithm_staged;       /* staged.c */
 extern const algorithm algorithm_direct_share; /* direct.c */
 extern const algorithm algorithm_direct_pull;  /* direct.c */

@@ -187,6 +187,12 @@ int regroup_enter(shm_member *m)
 
     if (rc != SERRY_OK)
         return rc;
+    for (int i = 0; i < m->alive_count; i++) {
+        int r = m->alive[i];
+        if (next.header->slot[r] != old.header->slot[r] ||
+            !serry_rank_set_has(&next.header->present, r))
+            room_lose(m, r);
+    }
     pthread_mutex_lock(&m->view); /* the old group may go as soon as this rank has left it */
     m->group = next;
     m->control->group = group_control(&m->group);

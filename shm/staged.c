@@ -81,11 +81,8 @@ static void combine_slice(shm_member *m, size_t t)
 {
     const void *vector[SERRY_MAX_RANKS];
     size_t first, length;
-    int mine = 0;
 
-    while (m->alive[mine] != m->group.rank)
-        mine++;
-    operation_slice(m, length_of(m, t), mine, m->alive_count, &first, &length);
+    operation_slice(m, length_of(m, t), operation_index(m), m->alive_count, &first, &length);
     find_sources(m, t);
     for (int i = 0; i < m->alive_count; i++)
         vector[i] = m->source[m->alive[i]] + first * m->element;

@@ -1,0 +1,107 @@
+/* room.c - see room.h. Off the way of operations, but for room_offer and room_begun, which cost large
+ * ones a few instructions while nobody is lost. */
+#include "room.h"
+
+#include "extent.h"
+#include "operation.h"
+#include "slot.h"
+
+/* A larger one is given back when it is not needed. */
+#define ROOM_KEPT ((uint64_t)64 << 20)
+#define ROOM_UNIT ((uint64_t)64 << 10)
+
+static uint32_t own_slot(const shm_member *m)
+{
+    return m->group.header->slot[m->group.rank];
+}
+
+/* Nobody reads it; or: somebody may, so it stays until the communicator has no member any more. */
+static void let_go(shm_member *m, uint64_t offset)
+{
+    uint64_t bytes;
+
+    if (m->room.lost_count == 0 && !m->room.lost_more)
+        extent_give(m->group.arena, own_slot(m), offset, &bytes);
+    else
+        extent_entrust(m->group.arena, own_slot(m), offset, m->group.header->communicator);
+}
+
+void room_reserve(shm_member *m, uint64_t bytes)
+{
+    shm_room *room = &m->room;
+    uint64_t wanted = (bytes + ROOM_UNIT - 1) / ROOM_UNIT * ROOM_UNIT, offset;
+
+    if (bytes <= room->bytes && (room->bytes <= ROOM_KEPT || bytes > ROOM_KEPT))
+        return;
+    if (room->memory != NULL && room->outgrown == 0)
+        room->outgrown = room->offset;
+    else if (room->memory != NULL)
+        let_go(m, room->offset); /* no operation has used it */
+    room->memory = NULL;
+    room->bytes = 0;
+    if (bytes == 0 ||
+        extent_take(m->group.arena, own_slot(m), wanted, true, &offset, NULL) != SERRY_OK)
+        return;
+    room->memory = m->group.arena->base + offset;
+    room->offset = offset;
+    room->bytes = wanted;
+}
+
+/* Forget those that cannot read any more. */
+static void look_for_lost(shm_member *m)
+{
+    const shm_group *g = &m->group;
+    shm_room *room = &m->room;
+    int kept = 0;
+
+    for (int i = 0; i < room->lost_count; i++) {
+        const arena_slot *slot = &g->arena->slots[room->lost[i]];
+        bool over = slot_has_left(slot) || slot_is_gone(slot, g->arena->kind);
+        for (int r = 0; r < g->size && !over; r++) /* it has closed this communicator alone */
+            over = g->header->slot[r] == room->lost[i] &&
+                   atomic_load_explicit(&g->header->left[r], memory_order_seq_cst) != 0;
+        if (!over)
+            room->lost[kept++] = room->lost[i];
+    }
+    room->lost_count = kept;
+}
+
+uint64_t room_offer(shm_member *m, uint64_t bytes)
+{
+    if (__builtin_expect(m->room.lost_count != 0, 0))
+        look_for_lost(m);
+    if (bytes > m->room.bytes || m->room.lost_count != 0 || m->room.lost_more)
+        return 0;
+    return m->room.offset;
+}
+
+void room_begun(shm_member *m)
+{
+    if (__builtin_expect(m->room.outgrown != 0, 0)) {
+        let_go(m, m->room.outgrown);
+        m->room.outgrown = 0;
+    }
+}
+
+void room_lose(shm_member *m, int rank)
+{
+    shm_room *room = &m->room;
+
+    if (room->memory == NULL && room->outgrown == 0)
+        return; /* it has never read here */
+    if (room->lost_count < ROOM_LOST)
+        room->lost[room->lost_count++] = m->group.header->slot[rank];
+    else
+        room->lost_more = true;
+}
+
+void room_close(shm_member *m)
+{
+    shm_room *room = &m->room;
+
+    if (room->outgrown != 0)
+        extent_entrust(m->group.arena, own_slot(m), room->outgrown, m->group.header->communicator);
+    if (room->memory != NULL)
+        extent_entrust(m->group.arena, own_slot(m), room->offset, m->group.header->communicator);
+    *room = (shm_room){0};
+}

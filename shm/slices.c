@@ -1,0 +1,138 @@
+/* slices.c - large operations that combine, on private memory of processes: allreduce, reduce,
+ * reduce_scatter.
+ *
+ * The vector is divided into ranges, one for each member, which combines it: for all, or in
+ * reduce_scatter for itself. Of every other's range each member copies one part after the other into its
+ * `in` buffer; its own it reads where it lies. What it combines it stages: in its room, for all to copy
+ * from when the last step is decided, or in private memory where nobody else needs it.
+ *
+ *   turn        0        1        2           ...  T-1        T          then
+ *   copy in     part 0   part 1   part 2           part T-1
+ *   combine              part 0   part 1           part T-2   part T-1
+ *   copy out                                                             all ranges
+ *
+ * with a published step after each turn (but turn T of reduce_scatter). Until the last of them is
+ * decided a death leaves everybody's buffers as they were; afterwards all lies in rooms, which outlive
+ * their ranks, and may be copied from for as long as it takes: see room.h. */
+#include <string.h>
+
+#include "operation.h"
+#include "reduce/reduce.h"
+#include "word.h"
+
+void slices_range(const shm_member *m, int index, size_t *first, size_t *length)
+{
+    if (!m->flow.send_n) {
+        operation_slice(m, m->call.count, index, m->alive_count, first, length);
+        return;
+    }
+    *first = m->alive[index] * m->call.count;
+    *length = m->call.count;
+}
+
+/* Elements of each range in a part: `in` holds one for each of the others. */
+static size_t part_length(const shm_member *m)
+{
+    size_t others = m->alive_count > 1 ? (size_t)m->alive_count - 1 : 1;
+    size_t length = m->group.chunk_bytes / others / m->element, line = SHM_LINE / m->element;
+
+    return length > line ? length / line * line : length;
+}
+
+static size_t part_count(const shm_member *m)
+{
+    size_t first, length; /* the first range is the longest */
+
+    slices_range(m, 0, &first, &length);
+    return (length + part_length(m) - 1) / part_length(m);
+}
+
+/* Where part t of a range begins, and its elements; 0 where that range is over. */
+static size_t part_of(const shm_member *m, int index, size_t t, size_t *first)
+{
+    size_t length, done = t * part_length(m);
+
+    slices_range(m, index, first, &length);
+    *first += done;
+    if (done >= length)
+        return 0;
+    return length - done < part_length(m) ? length - done : part_length(m);
+}
+
+/* In the `in` buffer of member `owner`, the range of member `of`. */
+static size_t place_of(const shm_member *m, int owner, int of)
+{
+    return (size_t)(of < owner ? of : of - 1) * part_length(m) * m->element;
+}
+
+static void copy_in(shm_member *m, size_t t)
+{
+    unsigned char *in = group_in(&m->group, m->group.rank, m->step + 1);
+    const unsigned char *send = m->call.send;
+    int mine = operation_index(m);
+
+    for (int i = 0; i < m->alive_count; i++) {
+        size_t first, length = i == mine ? 0 : part_of(m, i, t, &first);
+        if (length != 0)
+            memcpy(in + place_of(m, mine, i), send + first * m->element, length * m->element);
+    }
+}
+
+/* Part t of this rank's own range, of all inputs. */
+static void combine(shm_member *m, size_t t)
+{
+    const void *vector[SERRY_MAX_RANKS];
+    unsigned char *to = m->flow.send_n ? m->staging : m->room.memory;
+    int mine = operation_index(m);
+    size_t first, length = part_of(m, mine, t, &first);
+
+    for (int i = 0; i < m->alive_count; i++)
+        vector[i] = group_in(&m->group, m->alive[i], m->step) + place_of(m, i, mine);
+    vector[mine] = (const unsigned char *)m->call.send + first * m->element;
+    if (length != 0)
+        serry_reduce_vectors(to + t * part_length(m) * m->element, vector, m->alive_count, length,
+                             m->call.dtype, m->call.op);
+}
+
+static void work(shm_member *m)
+{
+    size_t t = m->turn;
+
+    if (t < part_count(m))
+        copy_in(m, t);
+    if (t >= 1)
+        combine(m, t - 1);
+}
+
+static void copy_out(shm_member *m)
+{
+    unsigned char *recv = m->call.recv;
+
+    for (int i = 0; i < m->alive_count && operation_gets(m); i++) {
+        size_t first, length;
+        slices_range(m, i, &first, &length);
+        if (length != 0)
+            memcpy(recv + first * m->element, m->rooms[m->alive[i]], length * m->element);
+    }
+}
+
+static int decided(shm_member *m)
+{
+    size_t last = m->flow.send_n ? part_count(m) - 1 : part_count(m);
+
+    if (m->absent_count != 0)
+        return operation_without_absent(m);
+    if (m->turn++ < last)
+        return OPERATION_GOES_ON;
+    if (m->flow.send_n)
+        combine(m, last);
+    if (!word_second_look(&m->own->word))
+        return operation_fail_excluded(m);
+    if (m->flow.send_n)
+        operation_commit(m, m->staging);
+    else
+        copy_out(m);
+    return OPERATION_DONE;
+}
+
+const algorithm algorithm_slices = {"slices", work, decided};
