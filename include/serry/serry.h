@@ -59,6 +59,13 @@ const char *serry_version(void);
  * @retval SERRY_ERR_TIMEOUT      Not all ranks came; the record names the missing.
  * @retval SERRY_ERR_RANK_FAILED  A rank ended while joining.
  * @retval SERRY_ERR_LAYOUT       A rank runs an incompatible build.
+ * @retval SERRY_ERR_ARENA        What another process says of the job's arena cannot be right.
+ * @retval SERRY_ERR_UNSUPPORTED  The backend cannot do it: replacements, spares, SERRY_WAIT.
+ * @retval SERRY_ERR_CANCELLED    The job has ended without need of this spare or replacement.
+ * @retval SERRY_ERR_SYSTEM       A system call failed; the record has its errno.
+ *
+ * Where it fails nothing is left of the attempt; its record is that of the thread
+ * (serry_last_error(NULL)).
  *
  * A thread rank (config->kind = SERRY_THREADS) calls this in its own thread, for instance inside
  * `#pragma omp parallel`. A process may hold several jobs at once, under different names.
@@ -181,7 +188,9 @@ int serry_set_timeout(serry_comm *comm, int timeout_ms);
  * with the call. Communicators made from this one start with it, or with SERRY_REPORT in place of
  * SERRY_WAIT: to wait in those, set it there.
  *
- * @retval SERRY_ERR_INVALID  An unknown policy; nothing has changed.
+ * @retval SERRY_ERR_INVALID      An unknown policy; nothing has changed.
+ * @retval SERRY_ERR_UNSUPPORTED  The backend (socket) has no replacements to wait for; nothing has
+ *                                changed.
  */
 int serry_set_policy(serry_comm *comm, serry_policy policy);
 

@@ -68,7 +68,8 @@ typedef enum serry_policy {
         0,         /* SERRY_ERR_RANK_FAILED on all survivors, once; the next one goes on without */
     SERRY_EXCLUDE, /* goes on among the survivors without an error; see serry_participants() */
     SERRY_REVOKE,  /* revokes the communicator: SERRY_ERR_REVOKED from then on */
-    SERRY_WAIT,    /* waits for a replacement, until the timeout; see serry_rejoin(). World only */
+    SERRY_WAIT,    /* waits for a replacement, until the timeout; see serry_rejoin(), for parts
+                      serry_rejoin_part() */
     SERRY_POLICIES /* how many there are */
 } serry_policy;
 
