@@ -104,7 +104,7 @@ int serry_call_check(const serry_call *call, int rank, int size, serry_error *er
  * equal (lists of buffers: if their checksums are).
  *
  * @param call  One that serry_call_check() has found well formed.
- * @return The two bits on top are 0, and the backend's to use.
+ * @return The signature. Its two bits on top are 0, and the backend's to use.
  */
 uint64_t serry_call_signature(const serry_call *call);
 

@@ -1,8 +1,8 @@
 # headers.awk - reads C headers into blocks. Used by pages.awk.
 #
-# A docstring and the declarations below it, up to an empty line, are a block. The first comment of a
-# header is its head: a line "name.h - summary", and what holds for all of it. A comment that starts
-# with dashes is a title; its text below the first line holds for all blocks up to the next one.
+# A docstring and the declarations below it, up to an empty line, are a block. The first comment of
+# a header is its head: a line "name.h - summary", and what holds for all of it. A comment that
+# starts with dashes is a title; its text below the first line holds for all blocks up to the next.
 #
 # What there is of block b of `blocks`:
 #   name_of[b, i], names_of[b]      the functions, types, variables and constants that it declares
@@ -11,8 +11,9 @@
 #   doc_of[b], code_of[b]           as they stand there, without the stars
 #   header_of[b], section_of[b]     where: the key of head_of, summary_of; of title_of, text_of
 
+# While headers are read, and while the page of a block is written.
 function complain(what) {
-    print "scripts/man: " FILENAME ", line " FNR ": " what >"/dev/stderr"
+    print "scripts/man: " (page ? header_of[page] : header) ": " what >"/dev/stderr"
     failed = 1
 }
 
@@ -129,6 +130,7 @@ function end_comment(s) {
 # ---- lines --------------------------------------------------------------------------------------
 
 FNR == 1 {
+    end_block()
     header = FILENAME
     sub(/.*\//, "", header)
     headers[++number_of_headers] = header

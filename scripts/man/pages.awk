@@ -3,21 +3,22 @@
 #   awk -v version=V -v out=DIR -f troff.awk -f headers.awk -f pages.awk include/serry/*.h
 #
 # Each block of a header (headers.awk says what that is) makes one page, under the name of the first
-# function, type, variable or constant that it declares; for the others there are pages that refer to
-# it. What holds for a whole header, or below a title, stands on all pages of functions there. serry.3
-# lists all. Something without a docstring, or a docstring that speaks of arguments that are not
-# there, is an error.
+# function, type, variable or constant that it declares; for the others there are pages that refer
+# to it. What holds for a whole header, or below a title, stands on all pages of functions there.
+# serry.3 lists all. Something without a docstring, or a docstring that speaks of arguments that are
+# not there, is an error.
+
+BEGIN {
+    WIDTH = 71 # of a prototype: what 80 columns leave of the margins
+}
 
 # ---- declarations -------------------------------------------------------------------------------
 
-# A prototype in bold, its parameters' names in italics, broken so that it fits.
-function put_prototype(s,    open, column, args, n, i, depth, c, arg, room) {
-    sub(/ __attribute__.*/, "", s)
-    open = match(s, /serry_[a-z0-9_]+\(/) + RLENGTH - 1
-    n = 0
+# The arguments of a prototype, from the place of its parenthesis on, each with what ends it.
+function split_arguments(s, open, args,    i, c, depth, n, arg) {
     for (i = open + 1; i <= length(s); i++) {
         c = substr(s, i, 1)
-        if ((c == "," || c == ")") && depth == 0) {
+        if (depth == 0 && (c == "," || c == ")")) {
             args[++n] = trim(arg) (c == "," ? "," : ");")
             arg = ""
         } else {
@@ -25,23 +26,35 @@ function put_prototype(s,    open, column, args, n, i, depth, c, arg, room) {
             arg = arg c
         }
     }
+    return n
+}
+
+# Within bold text, with its name in italics; one that is a function stays as it is.
+function mark_argument(arg,    name) {
+    if (arg ~ /\)\(|^void\);/ || !match(arg, /[a-z_0-9]+(,|\);)$/))
+        return escape(arg)
+    name = substr(arg, RSTART)
+    sub(/[,);]+$/, "", name)
+    return escape(substr(arg, 1, RSTART - 1)) "\\fI" name "\\fB" substr(arg, RSTART + length(name))
+}
+
+# A prototype in bold, broken so that it fits, each line below the first argument.
+function put_prototype(s,    open, column, args, n, i) {
+    sub(/ __attribute__.*/, "", s)
+    open = match(s, /serry_[a-z0-9_]+\(/) + RLENGTH - 1
+    n = split_arguments(s, open, args)
     printf "\\fB%s", escape(substr(s, 1, open)) >file
     column = open
     for (i = 1; i <= n; i++) {
-        if (i > 1 && column + length(args[i]) + 1 > 70) {
+        if (i > 1 && column + length(args[i]) >= WIDTH) {
             printf "\n%" open "s", "" >file
             column = open
         } else if (i > 1) {
             printf " " >file
             column++
         }
+        printf "%s", mark_argument(args[i]) >file
         column += length(args[i])
-        if (args[i] !~ /\)\(|^void/ && match(args[i], /[a-z_0-9]+(,|\);)$/))
-            printf "%s\\fI%s\\fB%s", escape(substr(args[i], 1, RSTART - 1)),
-                substr(args[i], RSTART, RLENGTH - (args[i] ~ /,$/ ? 1 : 2)),
-                args[i] ~ /,$/ ? "," : ");" >file
-        else
-            printf "%s", escape(args[i]) >file
     }
     print "\\fR" >file
 }
@@ -62,20 +75,27 @@ function put_section(title, text) {
         printf ".SH \"%s\"\n%s", title, text >file
 }
 
-# In: n names and their texts.
-function tags_of(names, texts, n, font,    i) {
+function params_of(    i) {
     body = ""
-    for (i = 1; i <= n; i++)
-        put_entry(font == "I" ? "\\fI" escape(names[i]) "\\fR" : mark(names[i]), texts[i])
+    for (i = 1; i <= params; i++)
+        put_entry("\\fI" escape(param_name[i]) "\\fR", param_text[i])
     return body
 }
 
-# What a page refers to: pages that its text or its prototypes name, the other form of its functions, and
-# its neighbours in the header.
-function see_also(b,    s, w, i, seen, list, n, name, line) {
+function errors_of(    i) {
+    body = ""
+    for (i = 1; i <= errors; i++)
+        put_entry(mark(error_name[i]), error_text[i])
+    return body
+}
+
+# Text in which all names stand to which a page refers: those that it uses, the other form of its
+# functions, and its neighbours in the header.
+function related(b,    s, i, name) {
     s = doc_of[b] " " code_of[b]
-    if (kind_of[b] == "function")
-        s = s " " text_of[section_of[b]]
+    if (kind_of[b] != "function")
+        return s
+    s = s " " text_of[section_of[b]]
     for (i = 1; i <= names_of[b]; i++) {
         name = name_of[b, i]
         s = s " serry_i" substr(name, 7)
@@ -83,23 +103,28 @@ function see_also(b,    s, w, i, seen, list, n, name, line) {
             s = s " serry_" substr(name, 8)
     }
     for (i = b - 2; i <= b + 2; i++)
-        if (kind_of[b] == "function" && header_of[i] == header_of[b] && kind_of[i] == "function")
+        if (header_of[i] == header_of[b] && kind_of[i] == "function")
             s = s " " name_of[i, 1]
-    n = 0
+    return s
+}
+
+# In alphabetical order, each once.
+function see_also(b,    s, name, i, n, list, seen, text) {
+    s = related(b)
     while (match(s, /[Ss][Ee][Rr][Rr][Yy]_[A-Za-z0-9_]+/)) {
-        w = substr(s, RSTART, RLENGTH)
+        name = substr(s, RSTART, RLENGTH)
         s = substr(s, RSTART + RLENGTH)
-        if (!(w in owner) || owner[w] == b || w in seen)
+        if (!(name in owner) || owner[name] == b || name in seen)
             continue
-        seen[w] = 1
-        for (i = n++; i > 0 && list[i] > w; i--)
+        seen[name] = 1
+        for (i = n++; i > 0 && list[i] > name; i--)
             list[i + 1] = list[i]
-        list[i + 1] = w
+        list[i + 1] = name
     }
-    line = "\\fBserry\\fR(3)"
+    text = "\\fBserry\\fR(3)"
     for (i = 1; i <= n; i++)
-        line = line ",\n\\fB" list[i] "\\fR(3)"
-    return line ",\n\\fBserry\\fR(7)\n"
+        text = text ",\n\\fB" list[i] "\\fR(3)"
+    return text ",\n\\fBserry\\fR(7)\n"
 }
 
 function returns_of(b,    i) {
@@ -192,9 +217,9 @@ function put_page(b,    names) {
     print names " \\- " brief(doc_of[b]) >file
     put_synopsis(b)
     put_description(b)
-    put_section("ARGUMENTS", tags_of(param_name, param_text, params, "I"))
+    put_section("ARGUMENTS", params_of())
     put_section("RETURN VALUE", returns_of(b))
-    put_section("ERRORS", tags_of(error_name, error_text, errors, "B"))
+    put_section("ERRORS", errors_of())
     if (kind_of[b] == "function") {
         read_doc(head_of[header_of[b]])
         put_section("COMMON RULES", body)
@@ -203,7 +228,7 @@ function put_page(b,    names) {
     close(file)
 }
 
-# ---- the page that lists them all ----------------------------------------------------------------
+# ---- the page that lists them all ---------------------------------------------------------------
 
 # The blocks of a header that are functions, or those that are not, one entry each.
 function list_blocks(h, functions,    b, i, names) {
@@ -232,6 +257,7 @@ function put_overview(    h) {
 }
 
 END {
+    end_block()
     for (b = 1; b <= blocks; b++)
         put_page(b)
     put_overview()

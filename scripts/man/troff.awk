@@ -1,9 +1,9 @@
 # troff.awk - docstrings of C headers as text of man pages. Used by pages.awk.
 #
-# What it understands: paragraphs; lists whose items start with "- "; tables, which are indented lines, each
-# a term, two blanks or more, and a text that may go on in lines of deeper indentation (what is
-# indented and no such table stays as it is); `words in backticks`; and, at the start of a line, @param, @return
-# and @retval, whose text goes on to the next such line or to an empty one.
+# What it understands: paragraphs; lists whose items start with "- "; tables, which are indented
+# lines, each a term, two blanks or more, and a text that may go on in lines of deeper indentation
+# (what is indented and no such table stays as it is); `words in backticks`; and, at the start of a
+# line, @param, @return and @retval, whose text goes on to the next such line or to an empty one.
 
 # Takes no regular expression, for what a backslash means there differs from awk to awk.
 function replace(s, from, to,    out, at) {
@@ -35,8 +35,8 @@ function guard(s) {
     return s ~ /^[.']/ ? "\\&" s : s
 }
 
-# One word: functions refer to their pages, unless they are called with arguments; "_NO_SPACE" behind
-# another code is SERRY_ERR_NO_SPACE.
+# One word: functions refer to their pages, unless they are called with arguments; "_NO_SPACE", as
+# it stands behind another code, is SERRY_ERR_NO_SPACE.
 function word(s, call, after) {
     if (s ~ /^_[A-Z][A-Z_]+$/)
         s = "SERRY_ERR" s
@@ -83,8 +83,8 @@ function indent_of(s) {
     return RLENGTH
 }
 
-# Splits rows of `table`, lines that are indented, into row_term and row_text. Returns their number, 0: they
-# are none.
+# Splits the rows of `table`, lines that are indented, into row_term and row_text. Returns their
+# number; 0: they are none.
 function split_rows(table,    lines, n, i, rows, least) {
     n = split(table, lines, "\n")
     least = indent_of(lines[1])
@@ -143,9 +143,10 @@ function take_tag(text,    tag, names) {
         returns = returns (returns == "" ? "" : "\n") text
         return
     }
-    names = tag == "@retval" ? "^SERRY_[A-Z_0-9]+(,[ \n]*SERRY_[A-Z_0-9]+)*" : "^[a-z_0-9]+(, [a-z_0-9]+)*"
-    if (!match(text, names))
-        complain("there is no name behind " tag)
+    names = tag == "@param" ? "^[a-z_0-9]+(, [a-z_0-9]+)*" \
+                            : "^SERRY_[A-Z_0-9]+(,[ \n]*SERRY_[A-Z_0-9]+)*"
+    if ((tag != "@param" && tag != "@retval") || !match(text, names))
+        complain(name_of[page, 1] ": " tag " is not understood here")
     if (tag == "@param") {
         param_name[++params] = substr(text, 1, RLENGTH)
         param_text[params] = trim(substr(text, RLENGTH + 1))
