@@ -42,7 +42,8 @@ for page in "$here"/docs/man/*.[17]; do
     pages=$((pages + 1))
 done
 "$here/tests/man_pages.sh" "$here/libserry.map" "$prefix/share/man/man3" "$here"/docs/man/*.[17]
-step "man pages: $pages, and $(ls "$prefix/share/man/man3" | wc -l) of what the headers declare"
+functions=("$prefix"/share/man/man3/*.3)
+step "man pages: $pages, and ${#functions[@]} of what the headers declare"
 
 "$here/tests/exports.sh" "$lib/libserry.so.0" "$prefix/include" "$cc"
 step "libserry.so.0 exports what the public headers declare, and nothing else"

@@ -248,7 +248,9 @@ function put_overview(    h) {
     print ".SH DESCRIPTION\nEach has a page of its own, and so have types and constants." >file
     print "\\fBserry\\fR(7) is an introduction." >file
     for (h = 1; h <= number_of_headers; h++) {
-        print ".SH \"<serry/" headers[h] ">\"\n" mark(summary_of[headers[h]]) >file
+        body = ""
+        put_lines(summary_of[headers[h]])
+        printf ".SH \"<serry/%s>\"\n%s", headers[h], body >file
         list_blocks(headers[h], 1)
         list_blocks(headers[h], 0)
     }
