@@ -153,7 +153,7 @@ serry_error_class serry_error_class_of(int error);
 
 /* ---- records ------------------------------------------------------------------------------
  *
- * Records are plain data of the caller, one thread at a time on each; nothing is allocated. */
+ * Records are plain data, one thread at a time on each; there is nothing to free in them. */
 
 /**
  * Make a record from the beginning, for backends and programs of one's own: empties it, fills in

@@ -64,8 +64,7 @@ const char *serry_version(void);
  * @retval SERRY_ERR_CANCELLED    The job has ended without need of this spare or replacement.
  * @retval SERRY_ERR_SYSTEM       A system call failed; the record has its errno.
  *
- * Where it fails nothing is left of the attempt; its record is that of the thread
- * (serry_last_error(NULL)).
+ * The record of an error is that of the thread (serry_last_error(NULL)).
  *
  * A thread rank (config->kind = SERRY_THREADS) calls this in its own thread, for instance inside
  * `#pragma omp parallel`. A process may hold several jobs at once, under different names.
@@ -360,8 +359,8 @@ void serry_free(serry_comm *comm, void *memory);
  * @retval SERRY_ERR_RANK_FAILED  On all survivors alike, by policy; the record names who. The
  *         communicator goes on with the next operation, among the survivors.
  * @retval SERRY_ERR_RANK_JOINED  Likewise; it goes on with the rank that has joined.
- * @retval SERRY_ERR_TIMEOUT, SERRY_ERR_CANCELLED  The operation stays open, and the record names
- *         who is missing. The same call again goes on with it; any other returns
+ * @retval SERRY_ERR_TIMEOUT, SERRY_ERR_CANCELLED  The operation stays open; after a timeout the
+ *         record names who is missing. The same call again goes on with it; any other returns
  *         SERRY_ERR_PENDING.
  * @retval SERRY_ERR_PENDING  Another operation is open; nothing has changed.
  * @retval SERRY_ERR_REVOKED  The communicator was revoked, and stays so.
