@@ -57,7 +57,7 @@ bench:
 
 install:
 	@scripts/dependencies.sh build
-	@scripts/build.sh release serry serry_static serry_command
+	@scripts/build.sh release serry serry_static serry_command serry_man
 	@DESTDIR='$(DESTDIR)' cmake --install build/release --prefix '$(PREFIX)' \
 	    >build/release/install.log
 	@echo "Installed into $(DESTDIR)$(PREFIX); build/release/install_manifest.txt lists the files"

@@ -35,13 +35,15 @@ lib=$(dirname "$(find "$prefix" -name libserry.so)")
 export PKG_CONFIG_PATH=$lib/pkgconfig
 
 pages=0
-for page in "$here"/docs/man/*.[137]; do
+for page in "$here"/docs/man/*.[17]; do
     [ -e "$page" ] || fail "docs/man has no man pages"
     [ -e "$prefix/share/man/man${page##*.}/${page##*/}" ] ||
         fail "the man page ${page##*/} was not installed"
     pages=$((pages + 1))
 done
-step "man pages: $pages"
+"$here/tests/man_pages.sh" "$here/libserry.map" "$prefix/share/man/man3" "$here"/docs/man/*.[17]
+functions=("$prefix"/share/man/man3/*.3)
+step "man pages: $pages, and ${#functions[@]} of what the headers declare"
 
 "$here/tests/exports.sh" "$lib/libserry.so.0" "$prefix/include" "$cc"
 step "libserry.so.0 exports what the public headers declare, and nothing else"

@@ -84,6 +84,7 @@ typedef enum serry_activity {
     SERRY_GONE         /* it has failed or left */
 } serry_activity;
 
+/* How a member is: what a backend can tell about it. */
 typedef struct serry_vitals {
     uint64_t alive_ns;       /* its process last showed that it lives: CLOCK_MONOTONIC; 0: never */
     uint64_t progress;       /* grows with the rank's own operations on this communicator */
@@ -99,9 +100,10 @@ typedef enum serry_exclusion {
     SERRY_EXCLUSION_SEAL      /* it may wake up later, and gets SERRY_ERR_EXCLUDED */
 } serry_exclusion;
 
-/* Every member is set, unless it says NULL; what a backend cannot do returns SERRY_ERR_UNSUPPORTED. Functions that take
- * an error fill it unless they return SERRY_OK. None prints, exits or blocks past its limit. One
- * thread at a time on a member, but for revoke, vitals and exclude, which any thread may call. */
+/* A backend: the functions that carry operations. Every member is set, unless it says NULL; what a
+ * backend cannot do returns SERRY_ERR_UNSUPPORTED. Functions that take an error fill it unless
+ * they return SERRY_OK. None prints, exits or blocks past its limit. One thread at a time on a
+ * member, but for revoke, vitals and exclude, which any thread may call. */
 typedef struct serry_backend {
     const char *name; /* "shm"; for messages and selection */
 

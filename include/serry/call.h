@@ -49,35 +49,78 @@ typedef struct serry_call {
                          compared with the count; else 0 */
 } serry_call;
 
-/* Bytes of one element of a type; 0 for no type. */
-size_t serry_dtype_size(serry_dtype dtype);
-
-/* "f32" and its kin; "?" for no type. Never NULL. */
-const char *serry_dtype_name(serry_dtype dtype);
-
-/* "sum" and its kin, or the name given to serry_op_create(); "?" for none. Never NULL. */
-const char *serry_op_name(serry_op op);
-
-/* "allreduce" and its kin; "?" for no kind. Never NULL. */
-const char *serry_kind_name(serry_kind kind);
+/* ---- types, reductions and kinds ----------------------------------------------------------
+ *
+ * Any thread, any time; texts are constant. */
 
 /**
- * Is this call well formed for `rank` of `size`?
+ * Tell the size of one element of a type.
  *
- * @param[out] error  Filled with what is wrong and what to do, unless SERRY_OK is returned.
- * @retval SERRY_OK, SERRY_ERR_INVALID
+ * @return Bytes; 0 for no type.
+ */
+size_t serry_dtype_size(serry_dtype dtype);
+
+/**
+ * Tell the name of an element type.
+ *
+ * @return "f32" and its kin; "?" for no type. Never NULL.
+ */
+const char *serry_dtype_name(serry_dtype dtype);
+
+/**
+ * Tell the name of a reduction.
+ *
+ * @return "sum" and its kin, or the name given to serry_op_create(), which may be kept; "?" for
+ *         none. Never
+ *         NULL.
+ */
+const char *serry_op_name(serry_op op);
+
+/**
+ * Tell the name of a kind of operation.
+ *
+ * @return "allreduce" and its kin; "?" for no kind. Never NULL.
+ */
+const char *serry_kind_name(serry_kind kind);
+
+/* ---- calls --------------------------------------------------------------------------------
+ *
+ * Any thread, any time; nothing is kept of the arguments. */
+
+/**
+ * Check whether a call is well formed for a rank.
+ *
+ * @param rank        The rank that makes it, 0 to `size` - 1.
+ * @param size        The world size of the communicator.
+ * @param[out] error  Filled with what is wrong and what to do, unless SERRY_OK is returned; may be
+ *                    NULL.
+ * @retval SERRY_ERR_INVALID  It is not.
  */
 int serry_call_check(const serry_call *call, int rank, int size, serry_error *error);
 
-/* All that must be equal on all ranks, in one number: count (34 bits), reduction (12), root (8),
- * type (4), kind (4). Two checked calls agree if and only if their signatures are equal. The two bits
- * on top are 0, and the backend's to use. */
+/**
+ * Put all of a call that must be equal on all ranks in one number: count (34 bits), reduction
+ * (12), root (8), type (4), kind (4). Two checked calls agree if and only if their signatures are
+ * equal (lists of buffers: if their checksums are).
+ *
+ * @param call  One that serry_call_check() has found well formed.
+ * @return The signature. Its two bits on top are 0, and the backend's to use.
+ */
 uint64_t serry_call_signature(const serry_call *call);
 
-/* The kind of operation in a signature. */
+/**
+ * Find the kind of operation in a signature.
+ *
+ * @return It need not be below SERRY_KINDS where the signature is not of a checked call.
+ */
 serry_kind serry_signature_kind(uint64_t signature);
 
-/* Writes "allreduce(count=10, f32, sum)" for a signature, cut to `size` bytes with the final 0. */
+/**
+ * Put a signature in words: "allreduce(count=10, f32, sum)". Any 64 bits are described; what
+ * stands for no kind, type or reduction becomes "?".
+ *
+ * @param[out] text  Cut to `size` bytes with the final 0.
+ */
 void serry_signature_describe(uint64_t signature, char *text, size_t size);
 
 #ifdef __cplusplus

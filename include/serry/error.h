@@ -8,11 +8,11 @@
 extern "C" {
 #endif
 
-/* One list makes the enum, the texts, the scopes, the severities and the classes.
- * Scope: CALL: only this call failed, the communicator is as before. COMM: the communicator is
- * usable again, as docs/failure-model.md says for each. LOST: this rank can no longer use the
- * communicator; finalize it.
- * Severity and class: see serry_severity and serry_error_class. */
+/**
+ * The error codes: X(NAME, value, scope, severity, class, "text"). One list makes the enum, the
+ * texts, the scopes, the severities and the classes: see serry_scope, serry_severity and
+ * serry_error_class.
+ */
 #define SERRY_ERROR_MAP(X)                                                                         \
     X(ERR_INVALID, -1, CALL, FATAL, ARGUMENT, "invalid argument")                                  \
     X(ERR_UNSUPPORTED, -2, CALL, RECOVERABLE, ARGUMENT, "not supported")                           \
@@ -50,7 +50,12 @@ enum {
 #undef SERRY_X
 };
 
-typedef enum serry_scope { SERRY_SCOPE_CALL, SERRY_SCOPE_COMM, SERRY_SCOPE_LOST } serry_scope;
+/* How far the damage of an error reaches; follows from its code. */
+typedef enum serry_scope {
+    SERRY_SCOPE_CALL, /* only this call failed, the communicator is as before */
+    SERRY_SCOPE_COMM, /* the communicator is usable again, as docs/failure-model.md says for each */
+    SERRY_SCOPE_LOST  /* this rank can no longer use the communicator; finalize it */
+} serry_scope;
 
 /* What an error means for the work; follows from its code. */
 typedef enum serry_severity {
@@ -100,30 +105,61 @@ typedef struct serry_error {
     serry_context_pair context[SERRY_CONTEXT_PAIRS]; /* see serry_error_context_set */
 } serry_error;
 
-/* The text of an error code. Never NULL, never allocates, any thread, any time. */
+/* ---- codes --------------------------------------------------------------------------------
+ *
+ * Any thread, any time, async-signal-safe; nothing is allocated, and texts are constant. */
+
+/**
+ * Tell the text of an error code: "a rank has failed or left" and its kin.
+ *
+ * @return Never NULL, also for unknown codes.
+ */
 const char *serry_strerror(int error);
 
-/* The name of an error code as it stands in this header ("SERRY_ERR_TIMEOUT"). As serry_strerror. */
+/**
+ * Tell the name of an error code as it stands in this header ("SERRY_ERR_TIMEOUT").
+ *
+ * @return Never NULL, also for unknown codes.
+ */
 const char *serry_error_name(int error);
 
-/* How far the damage of an error reaches. Unknown codes: SERRY_SCOPE_LOST. */
+/**
+ * Tell how far the damage of an error reaches.
+ *
+ * @return Unknown codes: SERRY_SCOPE_LOST. SERRY_OK: SERRY_SCOPE_CALL.
+ */
 serry_scope serry_error_scope(int error);
 
-/* What an error means for the work. Unknown codes: SERRY_FATAL. */
+/**
+ * Tell what an error means for the work.
+ *
+ * @return Unknown codes: SERRY_FATAL. SERRY_OK: SERRY_WARNING.
+ */
 serry_severity serry_error_severity(int error);
 
-/* "Warning", "Recoverable" or "Fatal"; "?" for no severity. Never NULL. */
+/**
+ * Tell the name of a severity.
+ *
+ * @return "Warning", "Recoverable" or "Fatal"; "?" for no severity. Never NULL.
+ */
 const char *serry_severity_name(serry_severity severity);
 
-/* The class that an error belongs to. Unknown codes: SERRY_CLASS_ANY. */
+/**
+ * Tell the class that an error belongs to.
+ *
+ * @return Unknown codes: SERRY_CLASS_ANY.
+ */
 serry_error_class serry_error_class_of(int error);
 
-/* ---- records ------------------------------------------------------------------------------ */
+/* ---- records ------------------------------------------------------------------------------
+ *
+ * Records are plain data, one thread at a time on each; there is nothing to free in them. */
 
 /**
  * Make a record from the beginning, for backends and programs of one's own: empties it, fills in
  * what is given and the severity, stamps both clocks. No peer, no ranks, no context.
  *
+ * @param[out] error    The record.
  * @param code          A serry_error_code, not SERRY_OK.
  * @param operation     "allreduce", ...; is kept as a pointer, so best a literal.
  * @param operation_id  0 outside an operation.
@@ -137,33 +173,40 @@ int serry_error_make(serry_error *error, int code, const char *operation, uint64
 /**
  * Add a pair to a record, or give a key that it has a new value.
  *
+ * @param error   A record that was made.
  * @param key     1 to 23 bytes.
  * @param format  The value, printf's way; cut to 39 bytes, the last of them "..." then.
- * @retval SERRY_OK
  * @retval SERRY_ERR_INVALID   The key is empty or too long; the record is as before.
  * @retval SERRY_ERR_NO_SPACE  All SERRY_CONTEXT_PAIRS pairs are taken; the record is as before.
  */
 int serry_error_context_set(serry_error *error, const char *key, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The value of a key, owned by the record; NULL where it has no such key. */
+/**
+ * Find the value of a key in a record.
+ *
+ * @return The record's, valid as long as that is not changed; NULL where it has no such key.
+ */
 const char *serry_error_context_get(const serry_error *error, const char *key);
 
 #define SERRY_ERROR_TEXT_MAX 640u /* room for the text of every record that the library makes */
 
 /**
- * A record in one line: "[HH:mm:ss.fff] operation (Rank: N): Severity - message", with N/A for a
+ * Put a record in one line: "[HH:mm:ss.fff] operation (Rank: N): Severity - message", with N/A for a
  * rank below 0, and the wall clock in local time. Line breaks in the message become spaces; an empty
  * message is replaced by serry_strerror's. Cut to `size` bytes with the final 0.
  *
+ * @param[out] text  SERRY_ERROR_TEXT_MAX bytes are enough for records that the library makes.
  * @return text
  */
 char *serry_error_text(const serry_error *error, char *text, size_t size);
 
 /**
- * The record of the last error on a communicator, or, with comm NULL, of the last call in this
- * thread that had no communicator (serry_init, serry_op_create, serry_run_threads).
+ * Get the record of the last error on a communicator, or of this thread.
  *
+ * @param comm  NULL: of the last call in this thread that had no communicator (serry_init,
+ *              serry_op_create, serry_run_threads and their kin) or was given it as const, and of
+ *              waits whose own time was over.
  * @return Never NULL; `error` is SERRY_OK where nothing has failed yet. Success does not clear it.
  *         Owned by the library; valid until the next failing call on the same communicator (or in
  *         the same thread).

@@ -41,7 +41,7 @@ extern "C" {
 
 #define SERRY_FAULTY_RULES 32u /* of a script, at most */
 
-/* X(NAME, "word of the script") */
+/* The actions of rules. X(NAME, "word of the script"). */
 #define SERRY_FAULT_MAP(X)                                                                         \
     X(FAIL, "fail")                                                                                \
     X(DELAY, "delay")                                                                              \
@@ -58,23 +58,34 @@ typedef enum serry_fault {
 } serry_fault;
 
 /**
+ * Make a backend that fails by a script. Any thread.
+ *
  * @param inner         What carries; outlives this one.
  * @param script        Copied. "" makes no errors.
  * @param seed          Of p=: equal seeds and equal calls of a rank give equal faults.
  * @param[out] backend  For serry_config.backend, or a chain of ft.h; named "faulty(shm)" and the
  *                      like. NULL unless SERRY_OK is returned; serry_faulty_destroy() it after the
  *                      last of its communicators.
- * @retval SERRY_ERR_INVALID   The script cannot be understood; serry_last_error(NULL) says which
- * word.
- * @retval SERRY_ERR_NO_SPACE
+ * @retval SERRY_ERR_INVALID   The script cannot be understood; serry_last_error(NULL) says
+ *                             which word.
+ * @retval SERRY_ERR_NO_SPACE  No memory.
  */
 int serry_faulty_create(const serry_backend *inner, const char *script, uint64_t seed,
                         serry_backend **backend);
 
-/* Free it and set *backend to NULL. NULL in it is allowed. */
+/**
+ * Free a faulty backend, after the last of its communicators.
+ *
+ * @param[in,out] backend  Set to NULL. NULL in it is allowed.
+ */
 void serry_faulty_destroy(serry_backend **backend);
 
-/* How often rules with this action have struck ranks of this process. Any thread. */
+/**
+ * Count how often rules with an action have struck ranks of this process. Any thread.
+ *
+ * @param backend  From serry_faulty_create().
+ * @return From 0.
+ */
 uint64_t serry_faulty_fired(const serry_backend *backend, serry_fault fault);
 
 #ifdef __cplusplus

@@ -60,7 +60,7 @@ extern "C" {
 
 #define SERRY_FT_CHAIN_MAX 8u
 
-/* Start from SERRY_FT_CONFIG_INIT, then give the chain. */
+/* The chain of a wrapper, and how it tries. Start from SERRY_FT_CONFIG_INIT, then give the chain. */
 typedef struct serry_ft_config {
     size_t bytes; /* sizeof(serry_ft_config): set by the macro */
     const struct serry_backend *const
@@ -77,33 +77,57 @@ typedef struct serry_ft_config {
     }
 
 /**
- * @param config        The array is copied.
+ * Make a backend out of a chain of backends. Any thread.
+ *
+ * @param config        Copied, with the array that it points to.
  * @param[out] backend  For serry_config.backend, in any number of communicators; "FT_" and the name
  *                      of the first of the chain. NULL unless SERRY_OK is returned;
  *                      serry_ft_destroy() it after the last of its communicators.
- * @retval SERRY_ERR_INVALID   No chain, or a wrapper in it, or a field out of range.
- * @retval SERRY_ERR_NO_SPACE
+ * @retval SERRY_ERR_INVALID   No chain, or a wrapper in it, or a field out of range;
+ *                             serry_last_error(NULL) says which.
+ * @retval SERRY_ERR_NO_SPACE  No memory.
  */
 int serry_ft_create(const serry_ft_config *config, serry_backend **backend);
 
-/* Free it and set *backend to NULL. NULL in it is allowed. */
+/**
+ * Free a wrapper, after the last of its communicators.
+ *
+ * @param[in,out] backend  Set to NULL. NULL in it is allowed.
+ */
 void serry_ft_destroy(serry_backend **backend);
 
-/* ---- of a communicator: NULL or 0 where it has no such backend ------------------------------ */
+/* ---- of a communicator ------------------------------------------------------------------------ */
 
-/* Its timeouts: each attempt that has to wait runs under the number of its operation, and can be
- * cancelled or extended by any thread. */
+/**
+ * Get the timeouts of a communicator: each attempt that has to wait runs under the number of its
+ * operation (serry_ft_operation()), and can be cancelled or extended by any thread.
+ *
+ * @return The communicator's; NULL where it has no such backend.
+ */
 serry_timeouts *serry_ft_timeouts(const serry_comm *comm);
 
-/* Its recovery manager. Set the strategies between operations, on all ranks alike. A communicator
- * made from this one begins with its strategies, and has a history of its own. */
+/**
+ * Get the recovery manager of a communicator. Set the strategies between operations, on all ranks
+ * alike. A communicator made from this one begins with its strategies, and has a history of its
+ * own.
+ *
+ * @return The communicator's; NULL where it has no such backend.
+ */
 serry_recovery *serry_ft_recovery(const serry_comm *comm);
 
-/* The number of its operation: the one that runs, or the last one. From 1; attempts share it. Any
- * thread. */
+/**
+ * Tell the number of a communicator's operation: the one that runs, or the last one. Attempts
+ * share it. Any thread.
+ *
+ * @return From 1; 0 where there was none, or it has no such backend.
+ */
 uint64_t serry_ft_operation(const serry_comm *comm);
 
-/* The backend of the chain that carries it now. Any thread. */
+/**
+ * Tell which backend of the chain carries a communicator now. Any thread.
+ *
+ * @return NULL where it has no such backend.
+ */
 const serry_backend *serry_ft_carrier(const serry_comm *comm);
 
 #ifdef __cplusplus

@@ -36,8 +36,10 @@
 extern "C" {
 #endif
 
+/* A monitor of the ranks of a communicator. Made by serry_health_create(). */
 typedef struct serry_health serry_health;
 
+/* How a rank is: see above. */
 typedef enum serry_rank_status {
     SERRY_HEALTHY = 0,
     SERRY_UNRESPONSIVE,
@@ -59,8 +61,8 @@ typedef struct serry_health_report {
 } serry_health_report;
 
 /* Called at each change of a rank's status, in the order of the ranks, one call at a time, by the
- * thread that found it: the monitor's own, or the one that called check or update. May ask for status
- * and numbers; the functions that change something return SERRY_ERR_INVALID from within. */
+ * thread that found it: the monitor's own, or the one that called check or update. May ask for
+ * status and numbers; the functions that change something return SERRY_ERR_INVALID from within. */
 typedef void (*serry_health_change)(int rank, serry_rank_status before, serry_rank_status after,
                                     const serry_health_report *report, void *argument);
 
@@ -80,61 +82,101 @@ typedef struct serry_health_config {
     }
 
 /**
- * A monitor that does not run yet; all ranks are healthy.
+ * Make a monitor that does not run yet; all ranks are healthy.
  *
- * @param config       NULL: all as in SERRY_HEALTH_CONFIG_INIT.
+ * @param comm         Must outlive it.
+ * @param config       Copied. NULL: all as in SERRY_HEALTH_CONFIG_INIT.
  * @param[out] health  NULL unless SERRY_OK is returned; serry_health_destroy() it.
  * @retval SERRY_ERR_INVALID   No communicator, a field is out of its range, or `bytes` is another
  *                             library's.
- * @retval SERRY_ERR_NO_SPACE
- * @retval SERRY_ERR_FORKED
+ * @retval SERRY_ERR_NO_SPACE  No memory.
+ * @retval SERRY_ERR_FORKED    The communicator is the parent's.
  */
 int serry_health_create(serry_comm *comm, const serry_health_config *config, serry_health **health);
 
-/* Stop it, free it and set *health to NULL. NULL in it is allowed. SERRY_ERR_INVALID: called from
- * within on_change; nothing has changed. */
+/**
+ * Stop a monitor and free it.
+ *
+ * @param[in,out] health  Set to NULL. NULL in it is allowed.
+ * @retval SERRY_ERR_INVALID  Called from within on_change; nothing has changed.
+ */
 int serry_health_destroy(serry_health **health);
 
 /**
- * Start a thread that looks at once, and then every period. May be stopped and started again; starting
- * it twice changes nothing. Time between stop and start does not count.
+ * Start a thread that looks at once, and then every period. May be stopped and started again;
+ * starting it twice changes nothing. Time between stop and start does not count.
  *
- * @retval SERRY_ERR_SYSTEM   There can be no thread.
+ * @retval SERRY_ERR_SYSTEM   There can be no thread; nothing has changed.
  * @retval SERRY_ERR_INVALID  Called from within on_change.
+ * @retval SERRY_ERR_FORKED
  */
 int serry_health_start(serry_health *health);
 
-/* Stop the thread and wait for its end, and so for its call of on_change. What is known stays.
- * SERRY_ERR_INVALID: called from within on_change. */
+/**
+ * Stop the thread and wait for its end, and so for its call of on_change. What is known stays.
+ *
+ * @retval SERRY_ERR_INVALID  Called from within on_change.
+ * @retval SERRY_ERR_FORKED
+ */
 int serry_health_stop(serry_health *health);
 
-/* Look once, now, whether the thread runs or not. SERRY_ERR_INVALID: called from within on_change. */
+/**
+ * Look once, now, whether the thread runs or not.
+ *
+ * @retval SERRY_ERR_INVALID  Called from within on_change.
+ * @retval SERRY_ERR_FORKED
+ */
 int serry_health_check(serry_health *health);
 
 /**
- * A sign of life of a rank, by hand: it is healthy.
+ * Give a sign of life of a rank, by hand: it is healthy.
  *
  * @retval SERRY_ERR_INVALID      There is no such rank, or called from within on_change.
  * @retval SERRY_ERR_RANK_FAILED  There is evidence against it, which stands.
+ * @retval SERRY_ERR_FORKED
  */
 int serry_health_update(serry_health *health, int rank);
 
-/* Status of a rank; a rank that does not exist is SERRY_FAILED. `report` may be NULL. */
+/**
+ * Tell how a rank was when the monitor last looked.
+ *
+ * @param[out] report  All that is known of it; may be NULL.
+ * @return Its status. A rank that does not exist, and any rank in the child of a fork, is
+ *         SERRY_FAILED.
+ */
 serry_rank_status serry_health_status(serry_health *health, int rank, serry_health_report *report);
 
-/* Which ranks are healthy; how many. `ranks` may be NULL. */
+/**
+ * Tell which ranks are healthy.
+ *
+ * @param[out] ranks  See serry_rank_set_has(); may be NULL.
+ * @return How many they are; 0 in the child of a fork.
+ */
 int serry_health_healthy(serry_health *health, serry_rank_set *ranks);
 
-/* How many ranks are not: unresponsive or failed. */
+/**
+ * Count the ranks that are not healthy.
+ *
+ * @return How many are unresponsive or failed; 0 in the child of a fork.
+ */
 int serry_health_unresponsive(serry_health *health);
 
-/* "HEALTHY", "UNRESPONSIVE" or "FAILED"; "?" for no status. Never NULL. */
+/**
+ * Tell the name of a status.
+ *
+ * @return "HEALTHY", "UNRESPONSIVE" or "FAILED"; "?" for no status. Constant, never NULL.
+ */
 const char *serry_rank_status_name(serry_rank_status status);
 
 #define SERRY_HEALTH_TEXT_MAX 160u /* room for every text */
 
-/* A report in words: "rank 3 is UNRESPONSIVE: stopped, silent for 31.0 s". Cut to `size` bytes with the
- * final 0. Returns text. */
+/**
+ * Put a report in words: "rank 3 is UNRESPONSIVE: stopped, silent for 31.0 s". Cut to `size` bytes
+ * with the final 0.
+ *
+ * @param[out] text  SERRY_HEALTH_TEXT_MAX bytes are enough.
+ * @return text
+ */
 char *serry_health_text(const serry_health_report *report, char *text, size_t size);
 
 #ifdef __cplusplus

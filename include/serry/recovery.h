@@ -1,5 +1,6 @@
 /**
- * recovery.h - what to do about an error: retry, go elsewhere or give up; and what went wrong so far.
+ * recovery.h - what to do about an error: retry, go elsewhere or give up; and what went wrong so
+ * far.
  *
  * A serry_recovery is told of every error (serry_recovery_handle) and answers with a decision. It
  * counts the attempts of each operation, keeps the last errors, and counts all of them.
@@ -39,8 +40,10 @@ extern "C" {
 /* Stands in the statistics for every code that this library does not know. */
 #define SERRY_ERROR_OTHER 1
 
+/* What is kept of errors, and what to do about them. Made by serry_recovery_create(). */
 typedef struct serry_recovery serry_recovery;
 
+/* What is done about an error. */
 typedef enum serry_strategy {
     SERRY_RETRY = 0,           /* the same again, after a pause */
     SERRY_FALLBACK_BACKEND,    /* the same by the next backend of a chain, at once */
@@ -49,6 +52,7 @@ typedef enum serry_strategy {
     SERRY_STRATEGIES           /* how many there are */
 } serry_strategy;
 
+/* The answer to an error, for the attempt that has failed. */
 typedef struct serry_decision {
     serry_strategy strategy;
     bool retry;       /* try again, as the strategy says. False: hand the error on */
@@ -83,30 +87,52 @@ typedef struct serry_recovery_config {
     }
 
 /**
- * @param config         NULL: all as in SERRY_RECOVERY_CONFIG_INIT.
+ * Make a recovery manager, with no history.
+ *
+ * @param config         Copied. NULL: all as in SERRY_RECOVERY_CONFIG_INIT.
  * @param[out] recovery  NULL unless SERRY_OK is returned; serry_recovery_destroy() it.
  * @retval SERRY_ERR_INVALID   A field is out of its range, or `bytes` is another library's.
  * @retval SERRY_ERR_NO_SPACE  No memory for a history of that length.
  */
 int serry_recovery_create(const serry_recovery_config *config, serry_recovery **recovery);
 
-/* Free it and set *recovery to NULL. NULL in it is allowed. */
+/**
+ * Free a recovery manager.
+ *
+ * @param[in,out] recovery  Set to NULL. NULL in it is allowed.
+ */
 void serry_recovery_destroy(serry_recovery **recovery);
 
-/* As configured. */
+/**
+ * Tell how often an operation may be tried again.
+ *
+ * @return As configured.
+ */
 int serry_recovery_max_retries(const serry_recovery *recovery);
 
 /* ---- strategies --------------------------------------------------------------------------- */
 
-/* Set the strategy for one code. SERRY_ERR_INVALID: not an error code, or not a strategy. */
+/**
+ * Set the strategy for one error code.
+ *
+ * @retval SERRY_ERR_INVALID  Not an error code, or not a strategy; nothing has changed.
+ */
 int serry_recovery_set_strategy(serry_recovery *recovery, int error, serry_strategy strategy);
 
-/* Set the strategy for all errors of a class for whose codes none is set; for SERRY_CLASS_ANY: of
- * classes, too, for which none is set. SERRY_ERR_INVALID: not a class, or not a strategy. */
+/**
+ * Set the strategy for all errors of a class for whose codes none is set; for SERRY_CLASS_ANY: of
+ * classes, too, for which none is set.
+ *
+ * @retval SERRY_ERR_INVALID  Not a class, or not a strategy; nothing has changed.
+ */
 int serry_recovery_set_class_strategy(serry_recovery *recovery, serry_error_class error_class,
                                       serry_strategy strategy);
 
-/* The strategy that an error of this code gets. Unknown codes: that of SERRY_CLASS_ANY. */
+/**
+ * Tell which strategy an error of this code gets.
+ *
+ * @return Unknown codes: that of SERRY_CLASS_ANY.
+ */
 serry_strategy serry_recovery_strategy(serry_recovery *recovery, int error);
 
 /* ---- errors ------------------------------------------------------------------------------- */
@@ -122,12 +148,21 @@ serry_strategy serry_recovery_strategy(serry_recovery *recovery, int error);
 int serry_recovery_handle(serry_recovery *recovery, const serry_error *error,
                           serry_decision *decision);
 
-/* An operation has ended, well or not: its attempts are forgotten. One that never failed may be
- * ended as well. Must be said of every operation that has failed. */
+/**
+ * Say that an operation has ended, well or not: its attempts are forgotten. One that never failed
+ * may be ended as well. Must be said of every operation that has failed.
+ *
+ * @param operation  As in its records; compared as text.
+ */
 void serry_recovery_end(serry_recovery *recovery, uint64_t operation_id, const char *operation);
 
-/* The latest errors, oldest first: copies as many as are kept, at most `capacity`, and returns how
- * many are kept. `errors` may be NULL where capacity is 0. */
+/**
+ * Copy the latest errors, oldest first.
+ *
+ * @param[out] errors  Room for `capacity` records; may be NULL where that is 0.
+ * @param capacity     At most so many are copied; where more are kept, the latest.
+ * @return How many are kept.
+ */
 size_t serry_recovery_history(serry_recovery *recovery, serry_error *errors, size_t capacity);
 
 /* Forget history and statistics. Operations in progress keep the count of their attempts. */
@@ -150,12 +185,20 @@ typedef struct serry_error_statistics {
     size_t types, operations;
 } serry_error_statistics;
 
+/**
+ * Fill in what went wrong so far, counted.
+ *
+ * @param[out] statistics  The caller's; all at one moment.
+ */
 void serry_recovery_statistics(serry_recovery *recovery, serry_error_statistics *statistics);
 
 /**
+ * Put statistics in words.
+ *
  * "Total Errors: 3, By Type: SERRY_ERR_TIMEOUT=2, SERRY_ERR_SYSTEM=1, By Severity: Recoverable=3",
  * cut to `size` bytes with the final 0.
  *
+ * @param[out] text  SERRY_STATISTICS_TEXT_MAX bytes are enough.
  * @return text
  */
 char *serry_error_statistics_text(const serry_error_statistics *statistics, char *text,

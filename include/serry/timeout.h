@@ -47,32 +47,43 @@ typedef enum serry_token_status {
 /* ---- timeouts of operations --------------------------------------------------------------- */
 
 /**
+ * Make a set of timeouts, empty.
+ *
  * @param default_timeout_ms  Of operations that are started with SERRY_DEFAULT_TIMEOUT;
  *                            <= 0: none; SERRY_DEFAULT_TIMEOUT: 300000 (5 minutes).
  * @param[out] timeouts       NULL unless SERRY_OK is returned; serry_timeouts_destroy() it.
- * @retval SERRY_ERR_NO_SPACE
+ * @retval SERRY_ERR_NO_SPACE  No memory.
  */
 int serry_timeouts_create(int default_timeout_ms, serry_timeouts **timeouts);
 
-/* Cancel all, free, and set *timeouts to NULL. Tokens stay valid. NULL in it is allowed. */
+/**
+ * Cancel all timeouts and free the set. Tokens stay valid until they are released.
+ *
+ * @param[in,out] timeouts  Set to NULL. NULL in it is allowed.
+ */
 void serry_timeouts_destroy(serry_timeouts **timeouts);
 
-/* The default in milliseconds, as given to serry_timeouts_create; <= 0: none. */
+/**
+ * Tell the default timeout.
+ *
+ * @return Milliseconds, as given to serry_timeouts_create(); <= 0: none.
+ */
 int serry_timeouts_default(const serry_timeouts *timeouts);
 
 /**
  * Start the timeout of an operation. One that runs under the same id is replaced: its token is
  * cancelled before this returns.
  *
- * @param timeout_ms   From now; <= 0: none, only cancelling ends it; or SERRY_DEFAULT_TIMEOUT.
- * @param[out] token   A reference for the caller; NULL unless SERRY_OK is returned.
+ * @param operation_id  Any number, the program's own.
+ * @param timeout_ms    From now; <= 0: none, only cancelling ends it; or SERRY_DEFAULT_TIMEOUT.
+ * @param[out] token    A reference for the caller; NULL unless SERRY_OK is returned.
  * @retval SERRY_ERR_NO_SPACE  No memory. What ran under this id goes on.
  */
 int serry_timeouts_start(serry_timeouts *timeouts, uint64_t operation_id, int timeout_ms,
                          serry_token **token);
 
 /**
- * The operation is over: its timeout goes, and its token never trips any more.
+ * End the timeout of an operation, because that is over: its token never trips any more.
  *
  * @return Did it end in time? False where nothing runs under this id: never started, ended already,
  *         cancelled, or seen to have expired.
@@ -87,7 +98,7 @@ bool serry_timeouts_end(serry_timeouts *timeouts, uint64_t operation_id);
  */
 bool serry_timeouts_cancel(serry_timeouts *timeouts, uint64_t operation_id);
 
-/* Cancel every operation that runs, as serry_timeouts_cancel does it. */
+/* Cancel every operation that runs, as serry_timeouts_cancel() does it. */
 void serry_timeouts_cancel_all(serry_timeouts *timeouts);
 
 /**
@@ -98,27 +109,55 @@ void serry_timeouts_cancel_all(serry_timeouts *timeouts);
  */
 int64_t serry_timeouts_extend(serry_timeouts *timeouts, uint64_t operation_id, int additional_ms);
 
-/* What is left to an operation, in milliseconds, rounded up. -1: it runs without a deadline. 0:
- * nothing runs under this id: never started, ended, cancelled or expired. */
+/**
+ * Tell how much time is left to an operation.
+ *
+ * @return Milliseconds, rounded up. -1: it runs without a deadline. 0: nothing runs under this id:
+ *         never
+ *         started, ended, cancelled or expired.
+ */
 int64_t serry_timeouts_remaining(serry_timeouts *timeouts, uint64_t operation_id);
 
 /* ---- tokens ------------------------------------------------------------------------------- */
 
-/* What a token is now. Once it has tripped (it is not RUNNING), it stays as it is. Who sees it
- * cancelled sees what the other thread did before it cancelled. */
+/**
+ * Tell what a token is now. Once it has tripped (it is not RUNNING), it stays as it is. Who sees it
+ * cancelled sees what the other thread did before it cancelled.
+ *
+ * @return SERRY_TOKEN_RUNNING, SERRY_TOKEN_EXPIRED or SERRY_TOKEN_CANCELLED.
+ */
 serry_token_status serry_token_state(serry_token *token);
 
-/* When it expires: absolute, CLOCK_MONOTONIC, nanoseconds; SERRY_NO_DEADLINE: never. It moves later
- * by serry_timeouts_extend: look again when it has come. Of a tripped token: a time in the past. */
+/**
+ * Tell when a token expires. That moves later by serry_timeouts_extend(): look again when it has
+ * come.
+ *
+ * @return Absolute, CLOCK_MONOTONIC, nanoseconds; SERRY_NO_DEADLINE: never. Of a tripped token: a
+ *         time in the
+ *         past.
+ */
 uint64_t serry_token_deadline(const serry_token *token);
 
-/* Sleep for `timeout_ms` (<= 0: do not sleep), or until the token trips. Returns its state. */
+/**
+ * Sleep for some time, or until a token trips.
+ *
+ * @param timeout_ms  Milliseconds; <= 0: do not sleep.
+ * @return The token's state then.
+ */
 serry_token_status serry_token_sleep(serry_token *token, int timeout_ms);
 
-/* One more reference. Returns token. */
+/**
+ * Take one more reference to a token, to be given back with serry_token_release().
+ *
+ * @return token
+ */
 serry_token *serry_token_retain(serry_token *token);
 
-/* Give a reference back and set *token to NULL. NULL in it is allowed. */
+/**
+ * Give a reference to a token back; the last one frees it.
+ *
+ * @param[in,out] token  Set to NULL. NULL in it is allowed.
+ */
 void serry_token_release(serry_token **token);
 
 /* What a waiter leaves with a token. The waiter's memory; all fields are the library's. */
@@ -136,14 +175,17 @@ typedef struct serry_watch {
  * `wake` must be short, must not wait for other threads, and must not watch or unwatch any token.
  * It may call everything else of this header.
  *
- * @param watch  Stays in place until serry_token_unwatch().
+ * @param watch     The caller's; stays in place until serry_token_unwatch().
+ * @param wake      Not NULL.
+ * @param argument  Passed on to it.
  * @return The state. Only if it is SERRY_TOKEN_RUNNING is there a watch, else nothing will be called
  *         and there is nothing to unwatch.
  */
 serry_token_status serry_token_watch(serry_token *token, serry_watch *watch,
                                      void (*wake)(void *argument), void *argument);
 
-/* End a watch, called or not. When this returns, `wake` is not running and will not be called. */
+/* End a watch, called or not. When this returns, `wake` is not running and will not be called: so it
+ * must not be called from within it. The watch is the caller's again. */
 void serry_token_unwatch(serry_token *token, serry_watch *watch);
 
 #ifdef __cplusplus

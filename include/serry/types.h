@@ -13,7 +13,8 @@ extern "C" {
 #define SERRY_MAX_RANKS 256u                      /* largest world size */
 #define SERRY_MAX_COUNT ((UINT64_C(1) << 34) - 1) /* largest element count of one call */
 
-/* A rank's membership in a group. One thread at a time may use it. */
+/* A communicator: a rank's membership in a group of ranks. Made by serry_init() and its kin, given
+ * back with serry_finalize(). One thread at a time may use it. */
 typedef struct serry_comm serry_comm;
 
 /* Element types. 16-bit floats accumulate in 32 bits. */
@@ -60,14 +61,15 @@ typedef enum serry_kind_of_rank {
     SERRY_THREADS        /* each rank is a thread of one process */
 } serry_kind_of_rank;
 
-/* What an operation does in which a rank newly does not take part, because it has failed or left. All
- * ranks of a communicator must have the same policy; it is compared with the call. */
+/* What an operation does in which a rank newly does not take part, because it has failed or left.
+ * All ranks of a communicator must have the same policy; it is compared with the call. */
 typedef enum serry_policy {
     SERRY_REPORT =
         0,         /* SERRY_ERR_RANK_FAILED on all survivors, once; the next one goes on without */
     SERRY_EXCLUDE, /* goes on among the survivors without an error; see serry_participants() */
     SERRY_REVOKE,  /* revokes the communicator: SERRY_ERR_REVOKED from then on */
-    SERRY_WAIT,    /* waits for a replacement, until the timeout; see serry_rejoin(). World only */
+    SERRY_WAIT,    /* waits for a replacement, until the timeout; see serry_rejoin(), for parts
+                      serry_rejoin_part() */
     SERRY_POLICIES /* how many there are */
 } serry_policy;
 
@@ -94,6 +96,12 @@ typedef struct serry_rank_set {
     uint64_t bits[SERRY_MAX_RANKS / 64];
 } serry_rank_set;
 
+/**
+ * Tell whether a rank is in a set. Any thread, any time.
+ *
+ * @param rank  Any number; what is no rank is in no set.
+ * @return true or false
+ */
 static inline bool serry_rank_set_has(const serry_rank_set *set, int rank)
 {
     return rank >= 0 && (unsigned)rank < SERRY_MAX_RANKS &&
@@ -114,10 +122,10 @@ typedef struct serry_config {
                                 the machine's memory. Address space only, until allocated */
     int policy;              /* a serry_policy; -1: SERRY_POLICY (report, exclude, revoke, wait)
                                 or SERRY_REPORT */
-    serry_entry entry;
+    serry_entry entry;       /* how this rank comes into its job */
     const struct serry_backend *backend; /* outlives the communicators; NULL: SERRY_BACKEND (shm,
                                             socket, self) or serry_backend_shm */
-    serry_progress progress;
+    serry_progress progress;             /* who drives operations that were started */
     int progress_cpu; /* where its thread runs; -1: anywhere. The first communicator of a process
                          that needs the thread decides */
 } serry_config;
