@@ -88,9 +88,14 @@ void flight_pulse(flight *f)
 
 void flight_leave(flight *f)
 {
+    bool news = f->news;
+
+    f->news = false;
     atomic_store_explicit(&f->turn, false, memory_order_seq_cst);
     if (__builtin_expect(atomic_load_explicit(&f->wanted, memory_order_seq_cst) != 0, 0))
         pulse(f);
+    else if (news)
+        flight_pulse(f);
 }
 
 void flight_enter(flight *f)
@@ -112,6 +117,15 @@ void flight_enter(flight *f)
 }
 
 /* ---- ends ------------------------------------------------------------------------------------- */
+
+/* Who sleeps learns of it when the turn is given back. */
+static void count_ended(flight *f)
+{
+    uint32_t ended = atomic_load_explicit(&f->ended, memory_order_relaxed);
+
+    f->news = true;
+    atomic_store_explicit(&f->ended, ended + 1, memory_order_release);
+}
 
 static COLD void keep_record(flight *f, serry_request *r, int rc)
 {
@@ -137,6 +151,7 @@ static COLD void complete(flight *f, serry_request *r)
 {
     const flight *outer = g_completing;
 
+    flight_pulse(f); /* it may take long, and others have ended before it */
     g_completing = f;
     r->completion(r->result, r->result == SERRY_OK ? NULL : &f->error, r->completion_argument);
     g_completing = outer;
@@ -156,10 +171,9 @@ void flight_end(flight *f, serry_request *r, int rc)
     if (__builtin_expect(orphan, 0)) {
         request_dispose(r);
     } else {
-        atomic_store_explicit(&r->ended, 1, memory_order_seq_cst); /* the last that is done to it */
+        atomic_store_explicit(&r->ended, 1, memory_order_release); /* the last that is done to it */
     }
-    atomic_fetch_sub_explicit(&f->running, 1, memory_order_seq_cst);
-    flight_pulse(f);
+    count_ended(f);
 }
 
 /* The calls from `r` on are not to be gone on with, as far as they were shown to the backend. */
@@ -347,7 +361,7 @@ void flight_start(flight *f, serry_request *r)
 {
     request_queue *q = queue_of(f, r);
 
-    atomic_fetch_add_explicit(&f->running, 1, memory_order_seq_cst);
+    atomic_fetch_add_explicit(&f->started, 1, memory_order_relaxed);
     if (!flight_try(f)) {
         push(f, r);
         flight_pulse(f); /* a thread that waits must look at it */
@@ -379,7 +393,7 @@ bool flight_ask(flight *f, serry_request *r)
     if (!ended) {
         queue_remove(queue_of(f, r), r);
         serry_token_release(&r->token);
-        atomic_fetch_sub_explicit(&f->running, 1, memory_order_seq_cst);
+        count_ended(f);
     }
     flight_leave(f);
     return ended;

@@ -85,7 +85,8 @@ struct flight {
     _Atomic(serry_request *)
         incoming;             /* newest first; anybody pushes, who has the turn takes all */
     _Atomic bool turn;        /* somebody has it */
-    _Atomic uint32_t running; /* requests that have not ended */
+    _Atomic uint32_t started; /* requests, modulo 2^32: relaxed, before they can end */
+    _Atomic uint32_t ended;   /* of those: by who has the turn, release */
     _Atomic uint32_t pulse;   /* private futex word: grows where somebody may sleep for a
                                           request to end, or for the turn */
     _Atomic uint32_t sleepers, wanted; /* who would miss that: seq_cst, before they look */
@@ -94,6 +95,7 @@ struct flight {
     /* of who has the turn */
     request_queue calls, sends, receives;
     waiting_message *waiting, **last_waiting;
+    bool news;                             /* something has ended since the turn was taken */
     bool meeting;                          /* the first call waits for one */
     const serry_call *batch[FLIGHT_BATCH]; /* the first calls, as they were at its first poll */
     int batched;                           /* 0: it has not been polled */
@@ -162,7 +164,8 @@ void queue_remove(request_queue *q, serry_request *r);
 
 static inline bool flight_is_idle(const flight *f)
 {
-    return atomic_load_explicit(&f->running, memory_order_acquire) == 0;
+    return atomic_load_explicit(&f->ended, memory_order_acquire) ==
+           atomic_load_explicit(&f->started, memory_order_relaxed);
 }
 
 /* ---- request.c -------------------------------------------------------------------------------- */

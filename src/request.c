@@ -87,28 +87,46 @@ static bool leads(serry_request *const *requests, size_t i)
            (i == 0 || requests[i - 1] == NULL || requests[i - 1]->flight != requests[i]->flight);
 }
 
-/* Polls with pauses, then with yields, as many as the last polls have said to be worth while. */
-static bool spin(serry_request *const *requests, size_t count, uint64_t deadline_ns)
+static void attend(serry_request *const *requests, size_t count, uint32_t by)
+{
+    for (size_t i = 0; i < count; i++)
+        if (leads(requests, i))
+            atomic_fetch_add_explicit(&requests[i]->flight->attended, by, memory_order_seq_cst);
+}
+
+/* As many polls of a flight as one turn is good for. Raises what polls have said to be worth while. */
+static void poll_burst(serry_request *r, uint32_t *pauses, uint32_t *yields)
+{
+    flight *f = r->flight;
+
+    if (!flight_try(f))
+        return;
+    for (uint32_t b = 0; b < BURST && !request_has_ended(r); b++) {
+        flight_drive(f, NULL);
+        if (f->pauses == 0)
+            break;
+        cpu_relax();
+    }
+    *pauses = f->pauses / BURST > *pauses ? f->pauses / BURST : *pauses;
+    *yields = f->yields > *yields ? f->yields : *yields;
+    flight_leave(f);
+}
+
+/* Polls with pauses, then with yields. The progress thread is told that this one drives, and so need not
+ * itself, when the first burst was not enough. */
+static bool spin(serry_request *const *requests, size_t count, uint64_t deadline_ns, bool *attends)
 {
     uint32_t pauses = 1, yields = 0;
 
     for (uint32_t done = 0; done < pauses + yields; done++) {
-        for (size_t i = 0; i < count; i++) {
-            if (!leads(requests, i) || !flight_try(requests[i]->flight))
-                continue;
-            flight *f = requests[i]->flight;
-            for (uint32_t b = 0; b < BURST && !request_has_ended(requests[i]); b++) {
-                flight_drive(f, NULL);
-                if (f->pauses == 0)
-                    break;
-                cpu_relax();
-            }
-            pauses = f->pauses / BURST > pauses ? f->pauses / BURST : pauses;
-            yields = f->yields > yields ? f->yields : yields;
-            flight_leave(f);
-        }
+        for (size_t i = 0; i < count; i++)
+            if (leads(requests, i))
+                poll_burst(requests[i], &pauses, &yields);
         if (first_ended(requests, count) != count)
             return true;
+        if (!*attends)
+            attend(requests, count, 1);
+        *attends = true;
         if (done < pauses)
             continue;
         if (serry_token_now_ns() >= deadline_ns)
@@ -116,13 +134,6 @@ static bool spin(serry_request *const *requests, size_t count, uint64_t deadline
         sched_yield();
     }
     return false;
-}
-
-static void attend(serry_request *const *requests, size_t count, uint32_t by)
-{
-    for (size_t i = 0; i < count; i++)
-        if (leads(requests, i))
-            atomic_fetch_add_explicit(&requests[i]->flight->attended, by, memory_order_seq_cst);
 }
 
 static void count_sleeper(serry_request *const *requests, size_t count, uint32_t by)
@@ -185,13 +196,15 @@ static size_t sleep_until_ended(serry_request *const *requests, size_t count, ui
 size_t request_wait_any(serry_request *const *requests, size_t count, uint64_t deadline_ns)
 {
     size_t index = first_ended(requests, count);
+    bool attends = false;
 
     if (index != count)
         return index;
-    attend(requests, count, 1);
-    index = spin(requests, count, deadline_ns) ? first_ended(requests, count)
-                                               : sleep_until_ended(requests, count, deadline_ns);
-    attend(requests, count, (uint32_t)-1);
+    index = spin(requests, count, deadline_ns, &attends)
+                ? first_ended(requests, count)
+                : sleep_until_ended(requests, count, deadline_ns);
+    if (__builtin_expect(attends, 0))
+        attend(requests, count, (uint32_t)-1);
     if (index != count && !flight_is_idle(requests[index]->flight))
         progress_ring(false); /* what is left goes on without this thread */
     return index;
