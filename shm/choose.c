@@ -7,20 +7,12 @@
 
 const algorithm *choose_first(const shm_member *m)
 {
-    size_t blocks = m->flow.send_n ? (size_t)m->group.size : 1;
     size_t most = m->variant == VARIANT_CHOOSE ? m->group.small_bytes : 0;
 
-    return blocks * m->call.count * m->element <= most ? &algorithm_small : &algorithm_enter;
+    return operation_input_bytes(m) <= most ? &algorithm_small : &algorithm_enter;
 }
 
 /* ---- the first step of a large call: who is there, what do they call, where is their input? ---- */
-
-static size_t input_bytes(const shm_member *m)
-{
-    size_t blocks = m->flow.send_n ? (size_t)m->group.size : 1;
-
-    return blocks * m->call.count * m->element;
-}
 
 /* What a member, the first or a later one, stages for others in its room. */
 static size_t room_bytes(const shm_member *m, int index)
@@ -28,7 +20,7 @@ static size_t room_bytes(const shm_member *m, int index)
     size_t first, length;
 
     if (!m->flow.combine)
-        return !m->flow.from_root || m->alive[index] == m->call.root ? input_bytes(m) : 0;
+        return !m->flow.from_root || m->alive[index] == m->call.root ? operation_input_bytes(m) : 0;
     slices_range(m, index, &first, &length);
     return m->flow.send_n ? 0 : length * m->element;
 }
@@ -40,7 +32,7 @@ void choose_room(shm_member *m)
 
     if (m->variant == VARIANT_CHOOSE)
         copies = m->group.arena->kind != SERRY_THREADS && m->alive_count > 1 &&
-                 !heap_find(m->group.arena, m->call.send, input_bytes(m), &where);
+                 !heap_find(m->group.arena, m->call.send, operation_input_bytes(m), &where);
     if (copies)
         room_reserve(m, room_bytes(m, operation_index(m)));
 }
@@ -76,7 +68,7 @@ static void enter(shm_member *m)
         input->address = (uintptr_t)m->call.send;
         input->direct = 1;
     } else {
-        input->direct = heap_find(arena, m->call.send, input_bytes(m), &input->address);
+        input->direct = heap_find(arena, m->call.send, operation_input_bytes(m), &input->address);
     }
 }
 
@@ -120,7 +112,7 @@ static bool resolve(const shm_member *m, int r, const unsigned char **input)
     else if ((said->address & HEAP_BIT) != 0 && !reads_heaps(m))
         return true; /* all see that, and use copies */
     else
-        *input = heap_at(arena, slot_of(m, r), said->address, input_bytes(m));
+        *input = heap_at(arena, slot_of(m, r), said->address, operation_input_bytes(m));
     return *input != NULL;
 }
 

@@ -52,8 +52,8 @@ static void copy_out(shm_member *m)
     for (int i = 0; i < m->worker_count && operation_gets(m); i++) {
         size_t first, length;
         operation_slice(m, m->out_length, i, m->worker_count, &first, &length);
-        memcpy(recv + (m->out_first + first) * m->element,
-               group_out(&m->group, m->worker[i], m->step), length * m->element);
+        operation_copy(m, recv + (m->out_first + first) * m->element,
+                       group_out(&m->group, m->worker[i], m->step), length * m->element);
     }
     m->out_length = 0;
 }

@@ -237,6 +237,8 @@ static int begin(shm_member *m, const serry_call *call)
         int rc = staging_reserve(m, operation_result_bytes(m));
         if (rc != SERRY_OK)
             return rc;
+        m->streams = operation_result_bytes(m) >= COPY_STREAM_BYTES ||
+                     operation_input_bytes(m) >= COPY_STREAM_BYTES;
         choose_room(m);
     }
     m->published = false;
@@ -370,7 +372,7 @@ void operation_pull(shm_member *m, unsigned char *dest, size_t dest_stride, size
         unsigned char *to = dest + (m->flow.recv_n ? (size_t)r * dest_stride : 0);
         const unsigned char *from = m->source[r] + block * m->stride[r];
         if (to != from) /* this rank's own block, in place */
-            memcpy(to, from, bytes);
+            operation_copy(m, to, from, bytes);
     }
 }
 
@@ -382,9 +384,9 @@ void operation_commit(shm_member *m, const unsigned char *from)
     if (!operation_gets(m) || bytes == 0)
         return;
     if (!m->flow.recv_n) {
-        memcpy(recv, from, bytes);
+        operation_copy(m, recv, from, bytes);
         return;
     }
     for (int i = 0; i < m->alive_count; i++)
-        memcpy(recv + m->alive[i] * bytes, from + m->alive[i] * bytes, bytes);
+        operation_copy(m, recv + m->alive[i] * bytes, from + m->alive[i] * bytes, bytes);
 }

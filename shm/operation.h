@@ -7,8 +7,11 @@
 #ifndef SHM_OPERATION_H
 #define SHM_OPERATION_H
 
+#include <string.h>
+
 #include <serry/call.h>
 
+#include "copy.h"
 #include "flow.h"
 #include "group.h"
 #include "room.h"
@@ -33,6 +36,8 @@ typedef struct algorithm {
 
 /* Replacements have joined, which is to be told; results are there already: see batch.c. */
 enum { NEWS_JOINED = 1u, NEWS_AHEAD = 2u };
+
+enum { OPERATION_STREAMED = 16384 }; /* bytes in a piece; no small operation has so many */
 
 enum { OPERATION_MANY = 128 }; /* calls that may share a step, beside the first one */
 
@@ -75,6 +80,7 @@ struct shm_member {
     flow flow;
     uint64_t signature;
     size_t element; /* bytes */
+    bool streams;   /* a large one, of more than the caches keep */
     wait_limit limit;
     serry_error *error; /* of the caller, during a run */
 
@@ -232,9 +238,26 @@ static inline int operation_index(const shm_member *m)
  * apart. Combines, or copies, as the kind says. */
 void operation_pull(shm_member *m, unsigned char *dest, size_t dest_stride, size_t count);
 
+/* As memcpy, between buffers of an operation: past the caches, if it has more than they keep. */
+static inline void operation_copy(const shm_member *m, void *dest, const void *source, size_t bytes)
+{
+    if (__builtin_expect(m->streams && bytes >= OPERATION_STREAMED, 0))
+        copy_stream(dest, source, bytes);
+    else
+        memcpy(dest, source, bytes);
+}
+
 /* Hand a result out that lies in `from` as it shall lie in the receive buffer; the blocks of absent
  * ranks stay as they are. */
 void operation_commit(shm_member *m, const unsigned char *from);
+
+/* Bytes that a rank which gives brings. */
+static inline size_t operation_input_bytes(const shm_member *m)
+{
+    size_t blocks = m->flow.send_n ? (size_t)m->group.size : 1;
+
+    return blocks * m->call.count * m->element;
+}
 
 /* Bytes that this rank gets in the end, absent ranks' included. */
 size_t operation_result_bytes(const shm_member *m);

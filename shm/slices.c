@@ -78,20 +78,26 @@ static void copy_in(shm_member *m, size_t t)
     }
 }
 
-/* Part t of this rank's own range, of all inputs. */
+/* Part t of this rank's own range, of all inputs. `out`, which nobody reads here, keeps it in the cache
+ * until it is whole. */
 static void combine(shm_member *m, size_t t)
 {
     const void *vector[SERRY_MAX_RANKS];
     unsigned char *to = m->flow.send_n ? m->staging : m->room.memory;
+    unsigned char *out = group_out(&m->group, m->group.rank, m->step);
     int mine = operation_index(m);
     size_t first, length = part_of(m, mine, t, &first);
 
     for (int i = 0; i < m->alive_count; i++)
         vector[i] = group_in(&m->group, m->alive[i], m->step) + place_of(m, i, mine);
     vector[mine] = (const unsigned char *)m->call.send + first * m->element;
-    if (length != 0)
-        serry_reduce_vectors(to + t * part_length(m) * m->element, vector, m->alive_count, length,
-                             m->call.dtype, m->call.op);
+    if (length == 0)
+        return;
+    to += t * part_length(m) * m->element;
+    serry_reduce_vectors(m->streams ? out : to, vector, m->alive_count, length, m->call.dtype,
+                         m->call.op);
+    if (m->streams)
+        copy_stream(to, out, length * m->element);
 }
 
 static void work(shm_member *m)
@@ -112,7 +118,8 @@ static void copy_out(shm_member *m)
         size_t first, length;
         slices_range(m, i, &first, &length);
         if (length != 0)
-            memcpy(recv + first * m->element, m->rooms[m->alive[i]], length * m->element);
+            operation_copy(m, recv + first * m->element, m->rooms[m->alive[i]],
+                           length * m->element);
     }
 }
 

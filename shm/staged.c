@@ -99,8 +99,8 @@ static void copy_out(shm_member *m, size_t t)
     for (int i = 0; i < m->alive_count && operation_gets(m); i++) {
         size_t first, length;
         operation_slice(m, length_of(m, t), i, m->alive_count, &first, &length);
-        memcpy(to + first * m->element, group_out(&m->group, m->alive[i], m->step),
-               length * m->element);
+        operation_copy(m, to + first * m->element, group_out(&m->group, m->alive[i], m->step),
+                       length * m->element);
     }
 }
 

@@ -17,13 +17,13 @@ static void give(shm_member *m)
         return;
     if (!m->flow.send_n) {
         if (!m->flow.to_root || m->call.root != m->group.rank)
-            memcpy(m->room.memory, send, block);
+            operation_copy(m, m->room.memory, send, block);
         return;
     }
     for (int i = 0; i < m->alive_count; i++) {
         size_t at = m->alive[i] * block;
         if (m->alive[i] != m->group.rank)
-            memcpy(m->room.memory + at, send + at, block);
+            operation_copy(m, m->room.memory + at, send + at, block);
     }
 }
 

@@ -204,7 +204,7 @@ int crash_join(crash_actor *a, int rank, serry_entry entry)
     config.progress = a->scenario->progress;
     int rc = serry_init(&config, &a->self->comm);
     a->comm = a->self->comm;
-    return rc;
+    return rc == SERRY_OK ? test_force_variant(a->comm) : rc;
 }
 
 static bool prepare(crash_actor *a)

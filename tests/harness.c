@@ -440,7 +440,8 @@ int test_init(test_rank *self, int timeout_ms, serry_comm **comm)
     config.kind = self->kind;
     config.timeout_ms = timeout_ms;
     config.pool_bytes = self->run->options.pool_bytes;
-    return serry_init(&config, comm);
+    int rc = serry_init(&config, comm);
+    return rc == SERRY_OK ? test_force_variant(*comm) : rc;
 }
 
 void test_raise_in(test_run *run, int flag)

@@ -4,12 +4,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm.h"
+
 /* Of the last call that was made apart by this thread. */
 static _Thread_local serry_error g_record = {.peer = -1};
 
 static bool is_apart(void)
 {
     return getenv("SERRY_TEST_APART") != NULL;
+}
+
+int test_force_variant(serry_comm *comm)
+{
+    const char *variant = getenv("SERRY_TEST_VARIANT");
+
+    if (variant == NULL)
+        return SERRY_OK;
+    return comm->backend->set_variant(comm->member, (unsigned)strtoul(variant, NULL, 10),
+                                      &comm->error);
 }
 
 const serry_error *test_record_of(const serry_comm *comm)
