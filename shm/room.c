@@ -31,7 +31,7 @@ void room_reserve(shm_member *m, uint64_t bytes)
     shm_room *room = &m->room;
     uint64_t wanted = (bytes + ROOM_UNIT - 1) / ROOM_UNIT * ROOM_UNIT, offset;
 
-    if (bytes <= room->bytes && (room->bytes <= ROOM_KEPT || bytes > ROOM_KEPT))
+    if (bytes == 0 || (bytes <= room->bytes && (room->bytes <= ROOM_KEPT || bytes > ROOM_KEPT)))
         return;
     if (room->memory != NULL && room->outgrown == 0)
         room->outgrown = room->offset;
@@ -39,8 +39,7 @@ void room_reserve(shm_member *m, uint64_t bytes)
         let_go(m, room->offset); /* no operation has used it */
     room->memory = NULL;
     room->bytes = 0;
-    if (bytes == 0 ||
-        extent_take(m->group.arena, own_slot(m), wanted, true, &offset, NULL) != SERRY_OK)
+    if (extent_take(m->group.arena, own_slot(m), wanted, true, &offset, NULL) != SERRY_OK)
         return;
     room->memory = m->group.arena->base + offset;
     room->offset = offset;
