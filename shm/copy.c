@@ -2,7 +2,6 @@
 #include "copy.h"
 
 #include <stdint.h>
-#include <string.h>
 
 #if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
 #include <emmintrin.h>

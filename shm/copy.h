@@ -3,11 +3,28 @@
 #define SHM_COPY_H
 
 #include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 /* From here on an operation's data are more than what the caches keep until somebody reads them: then it
  * costs less not to fetch the lines that are overwritten. Measured, with a reader behind: at 4 MiB that
  * takes 1.1 to 2 times as long as memcpy, at 16 MiB and 64 MiB 0.8 to 0.9. */
 #define COPY_STREAM_BYTES ((size_t)8 << 20)
+
+/* As memcpy, where there is mostly no more than a few numbers. */
+static inline void copy_short(void *dest, const void *source, size_t bytes)
+{
+    uint64_t first, last;
+
+    if (__builtin_expect(bytes < sizeof(first) || bytes > 2 * sizeof(first), 0)) {
+        memcpy(dest, source, bytes);
+        return;
+    }
+    memcpy(&first, source, sizeof(first));
+    memcpy(&last, (const char *)source + bytes - sizeof(last), sizeof(last));
+    memcpy(dest, &first, sizeof(first));
+    memcpy((char *)dest + bytes - sizeof(last), &last, sizeof(last));
+}
 
 /* As memcpy, past the caches. What was written is there for whoever sees a later release. */
 void copy_stream(void *dest, const void *source, size_t bytes);

@@ -7,8 +7,6 @@
 #ifndef SHM_OPERATION_H
 #define SHM_OPERATION_H
 
-#include <string.h>
-
 #include <serry/call.h>
 
 #include "copy.h"
@@ -244,7 +242,7 @@ static inline void operation_copy(const shm_member *m, void *dest, const void *s
     if (__builtin_expect(m->streams && bytes >= OPERATION_STREAMED, 0))
         copy_stream(dest, source, bytes);
     else
-        memcpy(dest, source, bytes);
+        copy_short(dest, source, bytes);
 }
 
 /* Hand a result out that lies in `from` as it shall lie in the receive buffer; the blocks of absent

@@ -21,7 +21,7 @@ static void contribute(shm_member *m)
     if (!operation_gives(m) || bytes == 0)
         return;
     if (bytes <= SHM_INLINE)
-        memcpy(m->own->data[step & 1], m->call.send, bytes);
+        copy_short(m->own->data[step & 1], m->call.send, bytes);
     else
         memcpy(group_small(&m->group, m->group.rank, step), m->call.send, bytes);
 }

@@ -33,10 +33,9 @@ static __attribute__((cold, noinline)) int run_in_order(serry_comm *comm, const 
 
 static int run(serry_comm *comm, const serry_call *call)
 {
-    int rc = serry_comm_check(comm, serry_kind_name(call->kind));
-
-    if (rc == SERRY_OK)
-        rc = serry_call_check(call, comm->rank, comm->size, &comm->error);
+    if (!serry_comm_is_usable(comm))
+        return serry_comm_check(comm, serry_kind_name(call->kind));
+    int rc = serry_call_check(call, comm->rank, comm->size, &comm->error);
     if (__builtin_expect(rc != SERRY_OK, 0))
         return rc;
     if (__builtin_expect(comm->flight != NULL, 0) && !flight_is_idle(comm->flight))

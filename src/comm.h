@@ -31,8 +31,14 @@ struct serry_comm {
 /* How many forks lie between the first process of this program and this one. */
 extern unsigned serry_forks;
 
-/* May this communicator be used here? SERRY_OK, or SERRY_ERR_INVALID for NULL (told in the thread's
- * record), or SERRY_ERR_FORKED. */
+/* May this communicator be used here? */
+static inline bool serry_comm_is_usable(const serry_comm *comm)
+{
+    return __builtin_expect(comm != NULL && comm->forks == serry_forks, 1);
+}
+
+/* The same: SERRY_OK, or SERRY_ERR_INVALID for NULL (told in the thread's record), or
+ * SERRY_ERR_FORKED. */
 int serry_comm_check(serry_comm *comm, const char *operation);
 
 /* A new communicator without a member yet, like `parent` where there is one; NULL: no memory, told in

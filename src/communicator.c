@@ -46,9 +46,7 @@ static __attribute__((cold, noinline)) int refuse(serry_comm *comm, const char *
 
 int serry_comm_check(serry_comm *comm, const char *operation)
 {
-    if (__builtin_expect(comm == NULL || comm->forks != serry_forks, 0))
-        return refuse(comm, operation);
-    return SERRY_OK;
+    return serry_comm_is_usable(comm) ? SERRY_OK : refuse(comm, operation);
 }
 
 /* ---- joining and leaving ---------------------------------------------------------------------- */
