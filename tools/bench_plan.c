@@ -83,8 +83,7 @@ static void add_cells(bench_run *run, int ranks)
     add_sizes(run, "send_recv", ranks, o->sizes_given ? o->sizes : &k_message,
               o->sizes_given ? o->size_count : 1);
     if (run->cores >= 2 && o->processes)
-        add_sizes(run, "overlap", ranks, o->sizes_given ? o->sizes : &k_overlap,
-                  o->sizes_given ? o->size_count : 1);
+        add_sizes(run, "overlap", ranks, &k_overlap, 1);
 }
 
 /* ---- workers ------------------------------------------------------------------------------- */

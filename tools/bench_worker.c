@@ -48,7 +48,7 @@ char *bench_find_folder(void)
     for (size_t i = 0; i < sizeof k_places / sizeof *k_places; i++) {
         snprintf(folder, sizeof folder, "%s/%s", self, k_places[i]);
         if (is_program(folder, "bench_serry"))
-            return strdup(folder);
+            return realpath(folder, NULL);
     }
     return NULL;
 }
@@ -111,7 +111,7 @@ static void add_launcher(arguments *a, const bench_run *run, const bench_worker 
 
     switch (worker->subject->launcher) {
     case BENCH_BY_SERRY:
-        ADD(a, "/proc/self/exe", "run", "-n", a->ranks);
+        ADD(a, "/proc/self/exe", "run", "--kill-on-failure", "-n", a->ranks);
         if (bound)
             ADD(a, "--bind", "core");
         break;
