@@ -135,8 +135,18 @@ sleep_between() {
     wait "$pid" || fail "the worker's exit code is $?"
 }
 
+# Each call takes some, and an allreduce more than a barrier.
+instructions() {
+    command -v valgrind >/dev/null || exit 77
+    local counted
+    counted=$("$workers/bench_instructions") || fail "exit code $?"
+    echo "$counted"
+    awk -F, 'NR > 1 { n[NR] = $2 } END { exit !(NR == 4 && n[2] > 0 && n[2] < n[3] && n[2] < n[4]) }' \
+        <<<"$counted" || fail "these numbers are not right"
+}
+
 case $case in
-files | kinds | wrong | death | sleep_between) $case ;;
+files | kinds | wrong | death | sleep_between | instructions) $case ;;
 *) fail "there is no case '$case'" ;;
 esac
 exit $failed

@@ -12,7 +12,7 @@
 
 static const char k_operations[] =
     "barrier,allreduce,allreduce_in_place,broadcast,reduce,allgather,"
-    "reduce_scatter,send_recv,overlap,cost,deaths";
+    "reduce_scatter,send_recv,overlap,cost,deaths,instructions";
 
 static const char k_doc[] =
     "Time serry beside other libraries and beside what this machine can do, and print a table."
@@ -20,7 +20,8 @@ static const char k_doc[] =
     "Operations: barrier, allreduce, allreduce_in_place, broadcast, reduce, allgather, "
     "reduce_scatter; send_recv, a message there and back; overlap, an allreduce behind a "
     "computation; cost, the memory of ranks and the time to start and end them; deaths, the time "
-    "from a kill to the survivors' next operation.\n"
+    "from a kill to the survivors' next operation; instructions, how many a small call takes "
+    "(needs valgrind).\n"
     "\n"
     "Peers: openmpi, mpich, gloo, gomp and pthread, as far as they are installed, and limit, what "
     "two cores can do. `none' is serry alone.\n"
@@ -240,8 +241,15 @@ static bool can_write(const char *name)
     return true;
 }
 
+/* Those that are no cells. */
 static void run_others(bench_run *run)
 {
+    if (run->instructions && !bench_is_in_path("valgrind")) {
+        bench_note(run, "valgrind is not installed: instructions are not counted");
+    } else if (run->instructions) {
+        bench_progress(-1, 0, "counting instructions");
+        run->instructions_csv = bench_output_of(run, "bench_instructions", NULL, NULL);
+    }
     if (run->cost) {
         bench_progress(-1, 0, "memory and start of ranks");
         run->cost_csv = bench_output_of(run, "bench_cost", NULL, NULL);

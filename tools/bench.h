@@ -123,13 +123,13 @@ typedef struct bench_run {
     size_t worker_count;
     bench_cell *cells;
     size_t cell_count;
-    bool cost, deaths; /* asked for */
-    bool failed;       /* serry has failed somewhere */
+    bool cost, deaths, instructions; /* asked for */
+    bool failed;                     /* serry has failed somewhere */
     int passes;
     double disturbance; /* share of the processors' time that went to others, 0 to 1 */
     char (*notes)[BENCH_NOTE_MAX];
     size_t note_count;
-    char *cost_csv, *deaths_csv; /* what those programs printed; NULL: nothing */
+    char *cost_csv, *deaths_csv, *instructions_csv; /* what those programs printed; NULL: nothing */
 } bench_run;
 
 /* Decide on cells and workers. Where there is no memory for it, this and the next one end the program

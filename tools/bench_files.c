@@ -71,7 +71,8 @@ bool bench_write_csv(const bench_run *run)
     if (fclose(file) != 0)
         return say_failure(run->options.csv);
     return write_text(run, "-cost.csv", run->cost_csv) &&
-           write_text(run, "-deaths.csv", run->deaths_csv);
+           write_text(run, "-deaths.csv", run->deaths_csv) &&
+           write_text(run, "-instructions.csv", run->instructions_csv);
 }
 
 /* ---- plots ----------------------------------------------------------------------------------- */

@@ -233,6 +233,7 @@ void bench_plan(bench_run *run)
     run->workers = allocate(MOST_WORKERS, sizeof *run->workers);
     run->cost = bench_listed(asked, "cost");
     run->deaths = bench_listed(asked, "deaths");
+    run->instructions = bench_listed(asked, "instructions");
     for (int i = 0; i < run->options.rank_count; i++)
         add_cells(run, run->options.ranks[i]);
     for (int i = 0; i < run->options.rank_count; i++)
@@ -266,4 +267,5 @@ void bench_plan_free(bench_run *run)
     free(run->notes);
     free(run->cost_csv);
     free(run->deaths_csv);
+    free(run->instructions_csv);
 }

@@ -156,6 +156,20 @@ static void print_deaths(const char *csv)
     }
 }
 
+/* Lines of bench_instructions: call,instructions */
+static void print_instructions(const char *csv)
+{
+    char call[64];
+    int count;
+
+    printf("\nInstructions of a call, without waiting\n");
+    for (const char *line = csv; line != NULL && *line != '\0'; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (sscanf(line, "%63[^,],%d", call, &count) == 2)
+            printf("  %-36s %6d\n", call, count);
+    }
+}
+
 static void print_wrong(const bench_run *run)
 {
     printf("Wrong results: %llu\n", bench_wrong(run));
@@ -179,6 +193,8 @@ void bench_print_remarks(const bench_run *run)
         print_cost(run->cost_csv);
     if (run->deaths_csv != NULL)
         print_deaths(run->deaths_csv);
+    if (run->instructions_csv != NULL)
+        print_instructions(run->instructions_csv);
     bench_print_losses(run);
     if (run->cell_count > 0)
         print_wrong(run);
