@@ -75,7 +75,7 @@ clang:
 
 format-check:
 	@scripts/dependencies.sh format
-	@find bench examples include shm src tests tools -name '*.[ch]' -print0 \
+	@find bench examples include shm src tests tools \( -name '*.[ch]' -o -name '*.cc' \) -print0 \
 	    | xargs -0 clang-format --dry-run -Werror
 
 clean:

@@ -59,7 +59,7 @@ static const struct argp_option k_options[] = {
     {"csv", OPTION_CSV, "FILE", 0, "write every slice to FILE, whose name ends in .csv", 0},
     {"plot", OPTION_PLOT, "FILE", 0,
      "draw latency over size: NAME-OPERATION.svg for a FILE of NAME.svg (needs gnuplot)", 0},
-    {"seconds", OPTION_SECONDS, "S", 0, "time for all cells together; without it 240", 0},
+    {"seconds", OPTION_SECONDS, "S", 0, "time for all cells together; without it 220", 0},
     {NULL, 0, NULL, 0, NULL, 0}};
 
 /* ---- lists --------------------------------------------------------------------------------- */
@@ -297,7 +297,7 @@ int tool_bench(int argc, char **argv)
                                  .rank_count = 4,
                                  .sizes = {8, 1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 24, 1 << 26},
                                  .size_count = 7,
-                                 .seconds = 240}};
+                                 .seconds = 220}};
 
     argp_parse(&parser, argc, argv, 0, NULL, &run.options);
     char *folder = bench_find_folder();

@@ -136,7 +136,7 @@ static void say_where(const bench_run *run, const bench_cell *cell, double begun
                    size[0] != '\0' ? " " : "", size, cell->ranks);
 }
 
-/* False: the time is over. */
+/* False: the time is over, or there is no room for more slices. */
 static bool make_pass(bench_run *run, double seconds, double begun_s)
 {
     for (size_t c = 0; c < run->cell_count; c++) {
@@ -147,7 +147,8 @@ static bool make_pass(bench_run *run, double seconds, double begun_s)
             take_slices(run, &run->cells[c], seconds);
     }
     run->passes++;
-    return run->cell_count > 0 && now_s() - begun_s < run->options.seconds;
+    return run->cell_count > 0 && run->cells[0].slices < BENCH_SLICES_MAX &&
+           now_s() - begun_s < run->options.seconds;
 }
 
 void bench_measure(bench_run *run)

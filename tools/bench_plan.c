@@ -200,16 +200,22 @@ static void leave_out_largest(bench_run *run)
 
 /* ---- all ------------------------------------------------------------------------------------ */
 
+/* Those that this process may use. */
 static int count_cores(void)
 {
     hwloc_topology_t topology;
+    hwloc_bitmap_t own = hwloc_bitmap_alloc();
     int cores = 1;
 
-    if (hwloc_topology_init(&topology) != 0)
+    if (own == NULL || hwloc_topology_init(&topology) != 0)
         return 1;
-    if (hwloc_topology_load(topology) == 0)
+    if (hwloc_topology_load(topology) == 0) {
+        if (hwloc_get_cpubind(topology, own, HWLOC_CPUBIND_PROCESS) == 0)
+            hwloc_topology_restrict(topology, own, 0);
         cores = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
+    }
     hwloc_topology_destroy(topology);
+    hwloc_bitmap_free(own);
     return cores < 1 ? 1 : cores;
 }
 
