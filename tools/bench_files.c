@@ -130,7 +130,7 @@ static void print_plot(const bench_run *run, const char *operation, int ranks, c
             "set xlabel 'bytes'\nset ylabel 'us, slowest rank, median'\n"
             "set xtics ('8' 8, '64' 64, '1 Ki' 1024, '16 Ki' 16384, '256 Ki' 262144, '1 Mi' "
             "1048576, '16 Mi' 16777216, '64 Mi' 67108864, '1 Gi' 1073741824)\n"
-            "set grid lc rgb '#e4e4e4'\nset border 3\nset tics nomirror out\n",
+            "set grid linetype 1 linecolor rgb '#e4e4e4'\nset border 3\nset tics nomirror out\n",
             name, operation, ranks);
     for (size_t w = 0; w < run->worker_count; w++) {
         const bench_subject *s = run->workers[w].subject;

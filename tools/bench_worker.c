@@ -19,7 +19,8 @@
 
 #include "bench.h"
 
-enum { ARGUMENTS_MAX = 40, START_MS = 60000, SLICE_S = 120, END_MS = 10000, LINE_MAX_BYTES = 512 };
+enum { ARGUMENTS_MAX = 40, START_MS = 60000, SLICE_S = 120, LINE_MAX_BYTES = 512 };
+enum { END_MS = 10000, GRACE_MS = 1000, OUTPUT_MS = 300000 };
 
 /* ---- programs ------------------------------------------------------------------------------- */
 
@@ -156,6 +157,7 @@ bool bench_listen(bench_run *run)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct timespec now;
 
+    signal(SIGPIPE, SIG_IGN); /* a worker that is gone is an error of the write to it */
     clock_gettime(CLOCK_MONOTONIC, &now);
     snprintf(run->address, sizeof run->address, "@serry-bench-%d-%ld", (int)getpid(), now.tv_nsec);
     snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "%s", run->address + 1);
@@ -189,6 +191,7 @@ static void become(arguments *a, const bench_worker *worker, int out, int log)
 {
     int nothing = open("/dev/null", O_RDWR);
 
+    signal(SIGPIPE, SIG_DFL);
     setpgid(0, 0); /* so that it can be ended as a whole, and ^C is for us */
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     dup2(nothing, STDIN_FILENO);
@@ -229,18 +232,26 @@ static void last_words(int log, char *text, size_t size)
     snprintf(text, size, "%.*s", (int)size - 1, line != NULL ? line + 1 : all);
 }
 
-static void end_group(pid_t pid)
+/* Has it ended within the time? Then its status is known. */
+static bool ends(pid_t pid, int milliseconds, int *status)
 {
-    struct timespec pause = {0, 20000000};
+    struct timespec pause = {0, 5000000};
 
-    kill(-pid, SIGTERM);
-    for (int i = 0; i < 50; i++) {
-        if (waitpid(pid, NULL, WNOHANG) != 0)
-            break;
+    for (int waited = 0; waited < milliseconds; waited += 5) {
+        if (waitpid(pid, status, WNOHANG) != 0)
+            return true;
         nanosleep(&pause, NULL);
     }
+    return false;
+}
+
+static void end_group(pid_t pid)
+{
+    kill(-pid, SIGTERM);
+    bool ended = ends(pid, GRACE_MS, NULL);
     kill(-pid, SIGKILL);
-    waitpid(pid, NULL, 0);
+    if (!ended)
+        waitpid(pid, NULL, 0);
 }
 
 static void give_up(bench_run *run, bench_worker *worker, const char *what)
@@ -332,19 +343,6 @@ bench_sample bench_ask(bench_run *run, bench_worker *worker, const char *operati
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-/* Has it ended within the time? */
-static bool ends(pid_t pid, int milliseconds)
-{
-    struct timespec pause = {0, 5000000};
-
-    for (int waited = 0; waited < milliseconds; waited += 5) {
-        if (waitpid(pid, NULL, WNOHANG) != 0)
-            return true;
-        nanosleep(&pause, NULL);
-    }
-    return false;
-}
-
 void bench_end(bench_run *run)
 {
     for (size_t w = 0; w < run->worker_count; w++) {
@@ -357,7 +355,7 @@ void bench_end(bench_run *run)
     }
     for (size_t w = 0; w < run->worker_count; w++) {
         bench_worker *worker = &run->workers[w];
-        if (worker->pid > 0 && !ends(worker->pid, END_MS))
+        if (worker->pid > 0 && !ends(worker->pid, END_MS, NULL))
             end_group(worker->pid);
         worker->pid = 0;
         if (worker->log >= 0)
@@ -390,7 +388,9 @@ char *bench_output_of(bench_run *run, const char *program, const char *first, co
     snprintf(a.program, sizeof a.program, "%s/%s", run->folder, program);
     ADD(&a, a.program, first, second);
     pid_t pid = start(&a, NULL, out, log);
-    if (pid > 0 && waitpid(pid, &status, 0) == pid && status == 0)
+    if (pid > 0 && !ends(pid, OUTPUT_MS, &status))
+        end_group(pid);
+    else if (pid > 0 && status == 0)
         text = all_of(out);
     if (text == NULL) {
         last_words(log, words, sizeof words);
