@@ -49,8 +49,9 @@ static const struct argp_option k_options[] = {
     {"ranks", OPTION_RANKS, "LIST", 0, "numbers of ranks; without it 2,4,8,32", 0},
     {"ops", OPTION_OPS, "LIST", 0, "operations; without it all", 0},
     {"sizes", OPTION_SIZES, "LIST", 0,
-     "sizes in bytes; without it 8,1K,16K,256K,1M,16M,64M, and with more than two ranks 8,1K,1M of "
-     "allreduce alone",
+     "sizes in bytes; without it 8,1K,16K,256K,1M,16M,64M, and with more than two ranks 8,1K,1M, "
+     "of "
+     "allreduce alone unless there is --ops",
      0},
     {"threads", OPTION_THREADS, NULL, 0, "of serry only the thread ranks", 0},
     {"procs", OPTION_PROCS, NULL, 0, "of serry only the process ranks", 0},

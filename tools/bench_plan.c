@@ -65,17 +65,17 @@ static void add_limits(bench_run *run)
 static void add_cells(bench_run *run, int ranks)
 {
     static const size_t k_message = 8, k_overlap = 16 << 20;
+    static const int k_crowd_count = sizeof k_crowd_sizes / sizeof *k_crowd_sizes;
     const bench_options *o = &run->options;
-    bool all = ranks == 2 || o->sizes_given || o->operations != NULL;
+    bool two = ranks == 2 || o->sizes_given;
+    bool all = two || o->operations != NULL;
 
     if (bench_listed(o->operations, "barrier"))
         add_cell(run, "barrier", ranks, 0);
     for (size_t i = 0; i < sizeof k_sized / sizeof *k_sized; i++)
-        if (all)
-            add_sizes(run, k_sized[i], ranks, o->sizes, o->size_count);
-    if (!all)
-        add_sizes(run, "allreduce", ranks, k_crowd_sizes,
-                  (int)(sizeof k_crowd_sizes / sizeof *k_crowd_sizes));
+        if (all || strcmp(k_sized[i], "allreduce") == 0)
+            add_sizes(run, k_sized[i], ranks, two ? o->sizes : k_crowd_sizes,
+                      two ? o->size_count : k_crowd_count);
     if (ranks != 2)
         return;
     if (o->operations == NULL && bench_listed(o->peers, "limit"))
@@ -119,6 +119,12 @@ bool bench_has(const bench_worker *worker, const char *operation)
     return worker->has != NULL && strstr(worker->has, word) != NULL;
 }
 
+/* Bytes of each rank's result. */
+static size_t result_bytes(const bench_cell *cell)
+{
+    return cell->bytes * (strcmp(cell->operation, "allgather") == 0 ? (size_t)cell->ranks : 1);
+}
+
 /* Room for the vectors of all its cells; false: it has none. */
 static bool find_room(const bench_run *run, bench_worker *worker)
 {
@@ -127,15 +133,13 @@ static bool find_room(const bench_run *run, bench_worker *worker)
     worker->send = worker->recv = 1 << 10;
     for (size_t c = 0; c < run->cell_count; c++) {
         const bench_cell *cell = &run->cells[c];
-        bool gathers = strcmp(cell->operation, "allgather") == 0;
-        size_t recv = cell->bytes * (gathers ? (size_t)cell->ranks : 1);
         if (!takes_part(worker, cell))
             continue;
         any = true;
         if (cell->bytes > worker->send)
             worker->send = cell->bytes;
-        if (recv > worker->recv)
-            worker->recv = recv;
+        if (result_bytes(cell) > worker->recv)
+            worker->recv = result_bytes(cell);
     }
     return any;
 }
@@ -182,18 +186,25 @@ static double needed(const bench_run *run)
 
 static void leave_out_largest(bench_run *run)
 {
-    size_t most = 0, kept = 0;
+    size_t largest = 0;
+    double most = 0;
     char text[32];
 
-    for (size_t c = 0; c < run->cell_count; c++)
-        if (run->cells[c].bytes > most)
-            most = run->cells[c].bytes;
-    for (size_t c = 0; c < run->cell_count; c++)
-        if (run->cells[c].bytes < most)
-            run->cells[kept++] = run->cells[c];
-    run->cell_count = kept;
-    bench_note(run, "%s is left out: there is not enough memory",
-               bench_size_text(most, text, sizeof text));
+    for (size_t c = 0; c < run->cell_count; c++) {
+        double bytes = (double)run->cells[c].ranks *
+                       ((double)run->cells[c].bytes + (double)result_bytes(&run->cells[c]));
+        if (bytes > most) {
+            most = bytes;
+            largest = c;
+        }
+    }
+    bench_note(run, "%s of %s with %d ranks is left out: there is not enough memory",
+               run->cells[largest].operation,
+               bench_size_text(run->cells[largest].bytes, text, sizeof text),
+               run->cells[largest].ranks);
+    run->cell_count--;
+    memmove(&run->cells[largest], &run->cells[largest + 1],
+            (run->cell_count - largest) * sizeof *run->cells);
     for (size_t w = 0; w < run->worker_count; w++)
         find_room(run, &run->workers[w]);
 }
