@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `serry bench`: its files and exit codes, what it says of wrong arguments, what becomes of a worker that
-# dies, and that workers sleep between their slices.
+# dies and of workers whose command dies, and that workers sleep between their slices.
 #
 #   tests/bench.sh CASE SERRY FOLDER      FOLDER has the workers
 set -uo pipefail
@@ -111,6 +111,21 @@ death() {
     [ "$(count serry barrier 2 0)" -ge 1 ] || fail "the others did not go on"
 }
 
+# When the command is killed, its workers end by themselves.
+orphans() {
+    "$serry" bench --ranks 2 --ops barrier --peers none --seconds 100 >"$folder/table" 2>&1 &
+    local bench=$!
+    until pgrep -f "/bench_serry --socket @serry-bench-$bench-" >/dev/null; do
+        kill -0 $bench 2>/dev/null || break
+        sleep 0.05
+    done
+    kill -9 $bench || fail "it has ended before it was killed: $(cat "$folder/table")"
+    wait $bench
+    while pgrep -f "/bench_serry --socket @serry-bench-$bench-" >/dev/null; do
+        sleep 0.05 # the watchdog is ctest's
+    done
+}
+
 # ticks PID: processor time of a process and its threads.
 ticks() {
     sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'
@@ -146,7 +161,7 @@ instructions() {
 }
 
 case $case in
-files | kinds | wrong | death | sleep_between | instructions) $case ;;
+files | kinds | wrong | death | orphans | sleep_between | instructions) $case ;;
 *) fail "there is no case '$case'" ;;
 esac
 exit $failed
