@@ -53,11 +53,13 @@ chaos:
 bench:
 	@scripts/dependencies.sh build bench
 	@scripts/build.sh release serry_command benchmarks
-	@bench/run.sh build/release
+	@mkdir -p bench-output
+	@build/release/tools/serry bench --csv bench-output/cells.csv --plot bench-output/latency.svg \
+	    >bench-output/table.txt; code=$$?; cat bench-output/table.txt; exit $$code
 
 install:
 	@scripts/dependencies.sh build
-	@scripts/build.sh release serry serry_static serry_command serry_man
+	@scripts/build.sh release serry serry_static serry_command serry_man benchmarks
 	@DESTDIR='$(DESTDIR)' cmake --install build/release --prefix '$(PREFIX)' \
 	    >build/release/install.log
 	@echo "Installed into $(DESTDIR)$(PREFIX); build/release/install_manifest.txt lists the files"
@@ -73,7 +75,7 @@ clang:
 
 format-check:
 	@scripts/dependencies.sh format
-	@find bench examples include shm src tests tools -name '*.[ch]' -print0 \
+	@find bench examples include shm src tests tools \( -name '*.[ch]' -o -name '*.cc' \) -print0 \
 	    | xargs -0 clang-format --dry-run -Werror
 
 clean:

@@ -2,14 +2,13 @@
  *
  * What a rank passes in depends on the rank, on the call and on the place, so that a result which is
  * stale, shifted, incomplete or counted twice is seen. All values and sums are small whole numbers,
- * exact in f32 in whatever order they are added. */
+ * exact in f32 in whatever order they are added; those of two ranks are exact in f16 and bf16 as well. */
 #include "cells.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { BLOCK = 64, RAMP = 8, RANK_STEPS = 64, CALL_STEPS = 8, SAMPLES = 4 };
+enum { F16_MANTISSA = 10, BF16_MANTISSA = 7 };
 
 typedef struct cell_work {
     const bench *bench;
@@ -39,6 +38,32 @@ static float of_rank(int rank, uint32_t call)
     return (float)(rank % RANK_STEPS) + (float)(call % CALL_STEPS);
 }
 
+/* A whole number that has no more binary digits than the format: its bits. */
+static uint16_t half_of(uint32_t value, int mantissa_bits)
+{
+    int bias = mantissa_bits == F16_MANTISSA ? 15 : 127;
+
+    if (value == 0)
+        return 0;
+    int exponent = 31 - __builtin_clz(value);
+    uint32_t mantissa = exponent <= mantissa_bits ? value << (mantissa_bits - exponent)
+                                                  : value >> (exponent - mantissa_bits);
+    return (uint16_t)(((uint32_t)(exponent + bias) << mantissa_bits) |
+                      (mantissa & ((1u << mantissa_bits) - 1)));
+}
+
+static void fill_halves(uint16_t *to, size_t count, int rank, uint32_t call, int mantissa_bits)
+{
+    uint16_t ramp[RAMP];
+
+    for (size_t i = 0; i < count; i++) {
+        if (i % BLOCK == 0)
+            for (size_t k = 0; k < RAMP; k++)
+                ramp[k] = half_of((uint32_t)(of_rank(rank, call) + of_place(i + k)), mantissa_bits);
+        to[i] = ramp[i % RAMP];
+    }
+}
+
 static void fill(float *to, size_t count, int rank, uint32_t call)
 {
     size_t i = 0;
@@ -52,12 +77,19 @@ static void fill(float *to, size_t count, int rank, uint32_t call)
         to[i] = of_rank(rank, call) + of_place(i);
 }
 
+/* The place that check number k is to look at: all of them, or a few of which one changes. */
+static size_t place_of(size_t k, size_t count, uint32_t call, bool all)
+{
+    size_t sample[SAMPLES] = {0, count / 2, count - 1, call * UINT64_C(7919) % count};
+
+    return all ? k : sample[k];
+}
+
 /* Wrong elements among result[0, count), which should be elements `first` on of the vector of the
  * ranks [from, to) summed. */
 static uint64_t wrong(const float *result, size_t count, size_t first, int from, int to,
                       uint32_t call, bool all)
 {
-    size_t sample[SAMPLES] = {0, count / 2, count - 1, call * UINT64_C(7919) % count};
     size_t looks = all ? count : SAMPLES;
     float of_ranks = 0;
     uint64_t bad = 0;
@@ -65,8 +97,26 @@ static uint64_t wrong(const float *result, size_t count, size_t first, int from,
     for (int r = from; r < to; r++)
         of_ranks += of_rank(r, call);
     for (size_t k = 0; k < looks; k++) {
-        size_t i = all ? k : sample[k];
+        size_t i = place_of(k, count, call, all);
         bad += result[i] != (float)(to - from) * of_place(first + i) + of_ranks;
+    }
+    return bad;
+}
+
+/* The same for the sum of all ranks in half the bits. */
+static uint64_t wrong_halves(const uint16_t *result, size_t count, int ranks, uint32_t call,
+                             bool all, int mantissa_bits)
+{
+    size_t looks = all ? count : SAMPLES;
+    float of_ranks = 0;
+    uint64_t bad = 0;
+
+    for (int r = 0; r < ranks; r++)
+        of_ranks += of_rank(r, call);
+    for (size_t k = 0; k < looks; k++) {
+        size_t i = place_of(k, count, call, all);
+        bad +=
+            result[i] != half_of((uint32_t)((float)ranks * of_place(i) + of_ranks), mantissa_bits);
     }
     return bad;
 }
@@ -141,154 +191,113 @@ static uint64_t check_reduce_scatter(void *self, uint32_t call, bool all)
     return wrong(w->recv, w->count, first, 0, w->bench->ranks, call, all);
 }
 
+static void rewrite_f16(void *self, uint32_t call)
+{
+    cell_work *w = self;
+
+    fill_halves((uint16_t *)w->send, w->length, w->bench->rank, call, F16_MANTISSA);
+}
+
+static void rewrite_bf16(void *self, uint32_t call)
+{
+    cell_work *w = self;
+
+    fill_halves((uint16_t *)w->send, w->length, w->bench->rank, call, BF16_MANTISSA);
+}
+
+static uint64_t check_f16(void *self, uint32_t call, bool all)
+{
+    cell_work *w = self;
+
+    return wrong_halves((uint16_t *)w->recv, w->count, w->bench->ranks, call, all, F16_MANTISSA);
+}
+
+static uint64_t check_bf16(void *self, uint32_t call, bool all)
+{
+    cell_work *w = self;
+
+    return wrong_halves((uint16_t *)w->recv, w->count, w->bench->ranks, call, all, BF16_MANTISSA);
+}
+
+/* Rank 1 has what rank 0 has sent, and rank 0 has it back. */
+static uint64_t check_echo(void *self, uint32_t call, bool all)
+{
+    cell_work *w = self;
+
+    return wrong(w->recv, w->count, 0, 0, 1, call, all);
+}
+
+static uint64_t check_copy(void *self, uint32_t call, bool all)
+{
+    cell_work *w = self;
+    int rank = w->bench->rank;
+
+    return wrong(w->recv, w->count, 0, rank, rank + 1, call, all);
+}
+
+/* ---- the table of operations -------------------------------------------------------------- */
+
 static const struct {
     const char *name;
-    bool sized;
-    bool divided; /* the vector passed in has a block for each rank */
+    size_t element; /* bytes; 0: the operation has no size */
+    bool divided;   /* the vector passed in has a block for each rank */
     void (*rewrite)(void *self, uint32_t call);
     uint64_t (*check)(void *self, uint32_t call, bool all);
 } k_operations[BENCH_OPERATIONS] = {
-    [BENCH_BARRIER] = {"barrier", false, false, NULL, NULL},
-    [BENCH_ALLREDUCE] = {"allreduce", true, false, rewrite_all, check_allreduce},
-    [BENCH_ALLREDUCE_IN_PLACE] = {"allreduce_in_place", true, false, rewrite_all, check_in_place},
-    [BENCH_BROADCAST] = {"broadcast", true, false, rewrite_root, check_broadcast},
-    [BENCH_REDUCE] = {"reduce", true, false, rewrite_all, check_reduce},
-    [BENCH_ALLGATHER] = {"allgather", true, false, rewrite_all, check_allgather},
-    [BENCH_REDUCE_SCATTER] = {"reduce_scatter", true, true, rewrite_all, check_reduce_scatter},
+    [BENCH_BARRIER] = {"barrier", 0, false, NULL, NULL},
+    [BENCH_ALLREDUCE] = {"allreduce", 4, false, rewrite_all, check_allreduce},
+    [BENCH_ALLREDUCE_IN_PLACE] = {"allreduce_in_place", 4, false, rewrite_all, check_in_place},
+    [BENCH_BROADCAST] = {"broadcast", 4, false, rewrite_root, check_broadcast},
+    [BENCH_REDUCE] = {"reduce", 4, false, rewrite_all, check_reduce},
+    [BENCH_ALLGATHER] = {"allgather", 4, false, rewrite_all, check_allgather},
+    [BENCH_REDUCE_SCATTER] = {"reduce_scatter", 4, true, rewrite_all, check_reduce_scatter},
+    [BENCH_ALLREDUCE_F16] = {"allreduce_f16", 2, false, rewrite_f16, check_f16},
+    [BENCH_ALLREDUCE_BF16] = {"allreduce_bf16", 2, false, rewrite_bf16, check_bf16},
+    [BENCH_IALLREDUCE] = {"iallreduce", 4, false, rewrite_all, check_allreduce},
+    [BENCH_SEND_RECV] = {"send_recv", 4, false, rewrite_root, check_echo},
+    [BENCH_ISEND_IRECV] = {"isend_irecv", 4, false, rewrite_root, check_echo},
+    [BENCH_COMPUTE] = {"compute", 4, false, NULL, NULL},
+    [BENCH_OVERLAP] = {"overlap", 4, false, rewrite_all, check_allreduce},
+    [BENCH_ROUND_TRIP] = {"round_trip", 0, false, NULL, NULL},
+    [BENCH_COPY] = {"copy", 4, false, rewrite_all, check_copy},
+    /* Not checked: the other may have written the next call's values already. */
+    [BENCH_CROSS_COPY] = {"cross_copy", 4, false, rewrite_all, NULL},
 };
 
-/* ---- options ------------------------------------------------------------------------------ */
-
-/* Is the name one of a list with commas? NULL lists all. */
-static bool listed(const char *list, const char *name)
+const char *bench_operation_name(bench_operation operation)
 {
-    size_t length = strlen(name);
-
-    if (list == NULL)
-        return true;
-    for (const char *at = list; at != NULL; at = strchr(at, ',')) {
-        at += *at == ',';
-        if (strncmp(at, name, length) == 0 && (at[length] == ',' || at[length] == '\0'))
-            return true;
-    }
-    return false;
+    return k_operations[operation].name;
 }
 
-/* "8", "16K" or "64M", up to a comma or the end; 0: it is none, or not a whole number of f32. */
-static size_t parse_size(const char *text, const char **end)
+bench_operation bench_operation_named(const char *name)
 {
-    char *after;
+    bench_operation op = 0;
 
-    errno = 0;
-    unsigned long value = strtoul(text, &after, 10);
-    unsigned long unit = *after == 'K' ? 1ul << 10 : *after == 'M' ? 1ul << 20 : 1;
-    *end = after + (unit > 1);
-    if (errno != 0 || after == text || (**end != ',' && **end != '\0') || value > (1ul << 32) ||
-        value * unit % sizeof(float) != 0)
-        return 0;
-    return value * unit;
+    while (op < BENCH_OPERATIONS && strcmp(k_operations[op].name, name) != 0)
+        op++;
+    return op;
 }
 
-static void parse_sizes(struct argp_state *state, const char *text, bench_options *options)
+bool bench_is_possible(const bench_library *library, bench_operation operation, size_t bytes,
+                       int ranks)
 {
-    options->size_count = 0;
-    for (const char *at = text, *end; at != NULL; at = *end == ',' ? end + 1 : NULL) {
-        size_t size = parse_size(at, &end);
-        if (size == 0 || options->size_count == BENCH_SIZES_MAX)
-            argp_error(state,
-                       "--sizes: '%s' is not a list of up to %d sizes in bytes such as 8,16K,1M, "
-                       "each a multiple of 4",
-                       text, BENCH_SIZES_MAX);
-        options->sizes[options->size_count++] = size;
-    }
+    size_t element = k_operations[operation].element;
+    size_t blocks = k_operations[operation].divided ? (size_t)ranks : 1;
+
+    if (library->run[operation] == NULL)
+        return false;
+    return element == 0 ? bytes == 0 : bytes > 0 && bytes % (element * blocks) == 0;
 }
 
-enum { OPTION_NAME = 512, OPTION_OPS, OPTION_SIZES, OPTION_SECONDS };
-
-static const struct argp_option k_options[] = {
-    {"name", OPTION_NAME, "NAME", 0, "the first column of each line", 0},
-    {"ops", OPTION_OPS, "LIST", 0, "the operations to time; without it all", 0},
-    {"sizes", OPTION_SIZES, "LIST", 0, "the sizes, in bytes; without it 8,1K,16K,256K,1M,16M,64M",
-     0},
-    {"seconds", OPTION_SECONDS, "S", 0, "time for each cell; without it 0.1", 0},
-    {NULL, 0, NULL, 0, NULL, 0}};
-
-static error_t parse_option(int key, char *value, struct argp_state *state)
+int bench_slice(bench *b, const bench_library *library, const bench_order *order, float *send,
+                float *recv, bench_result *result)
 {
-    bench_options *options = state->input;
-
-    switch (key) {
-    case OPTION_NAME:
-        options->name = value;
-        break;
-    case OPTION_OPS:
-        options->operations = value;
-        break;
-    case OPTION_SIZES:
-        parse_sizes(state, value, options);
-        break;
-    case OPTION_SECONDS:
-        options->seconds = atof(value);
-        if (!(options->seconds > 0 && options->seconds <= 100))
-            argp_error(state, "--seconds: '%s' is not a number above 0 and up to 100", value);
-        break;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-    return 0;
-}
-
-const struct argp bench_argp = {k_options, parse_option, NULL, NULL, NULL, NULL, NULL};
-
-/* ---- all cells ---------------------------------------------------------------------------- */
-
-size_t bench_send_bytes(const bench_options *options)
-{
-    size_t most = 0;
-
-    for (int i = 0; i < options->size_count; i++)
-        if (options->sizes[i] > most)
-            most = options->sizes[i];
-    return most;
-}
-
-size_t bench_recv_bytes(const bench_options *options, int ranks)
-{
-    return bench_send_bytes(options) *
-           (listed(options->operations, "allgather") ? (size_t)ranks : 1);
-}
-
-static int measure_operation(bench *b, cell_work *w, const bench_options *options)
-{
-    bench_operation op = w->operation;
+    bench_operation op = (bench_operation)order->operation;
+    size_t element = k_operations[op].element;
+    size_t length = element > 0 ? order->bytes / element : 0;
     size_t blocks = k_operations[op].divided ? (size_t)b->ranks : 1;
-    bench_cell cell = {.library = options->name,
-                       .operation = k_operations[op].name,
-                       .rewrite = k_operations[op].rewrite,
-                       .run = run,
-                       .check = k_operations[op].check,
-                       .self = w};
+    cell_work w = {b, library, op, send, recv, length, length / blocks};
+    bench_cell cell = {k_operations[op].rewrite, run, k_operations[op].check, &w};
 
-    for (int i = 0; i < (k_operations[op].sized ? options->size_count : 1); i++) {
-        cell.bytes = k_operations[op].sized ? options->sizes[i] : 0;
-        w->length = cell.bytes / sizeof(float);
-        w->count = w->length / blocks;
-        if (w->count * blocks != w->length)
-            continue; /* it has no equal blocks */
-        if (bench_measure(b, &cell, options->seconds) != 0)
-            return -1;
-    }
-    return 0;
-}
-
-int bench_cells(bench *b, const bench_library *library, const bench_options *options, float *send,
-                float *recv)
-{
-    for (bench_operation op = 0; op < BENCH_OPERATIONS; op++) {
-        cell_work w = {b, library, op, send, recv, 0, 0};
-        if (library->run[op] != NULL && listed(options->operations, k_operations[op].name) &&
-            measure_operation(b, &w, options) != 0)
-            return -1;
-    }
-    return 0;
+    return bench_measure(b, &cell, order->seconds, order->full, result);
 }

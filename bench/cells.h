@@ -1,16 +1,12 @@
-/* cells.h - the cells that are timed alike for every library: barrier, allreduce, broadcast, reduce,
- * allgather and reduce_scatter of f32, summed where there is something to sum, root 0.
+/* cells.h - the operations that are timed alike for every library: what goes in and what must come out.
  *
- * The size of a cell is that of the vector which each rank passes in: the whole vector, or for
- * allgather the rank's own block. */
+ * f32 unless the name says otherwise, summed where there is something to sum, root 0. The size of a
+ * cell is that of the vector which each rank passes in: the whole vector, or for allgather the rank's
+ * own block. */
 #ifndef BENCH_CELLS_H
 #define BENCH_CELLS_H
 
-#include <argp.h>
-
 #include "common.h"
-
-#define BENCH_SIZES_MAX 16
 
 typedef enum bench_operation {
     BENCH_BARRIER,
@@ -20,6 +16,16 @@ typedef enum bench_operation {
     BENCH_REDUCE,
     BENCH_ALLGATHER,
     BENCH_REDUCE_SCATTER,
+    BENCH_ALLREDUCE_F16,  /* of half floats */
+    BENCH_ALLREDUCE_BF16, /* of brain floats */
+    BENCH_IALLREDUCE,     /* started, and waited for at once */
+    BENCH_SEND_RECV,      /* rank 0 to rank 1 and back */
+    BENCH_ISEND_IRECV,    /* the same, started and waited for */
+    BENCH_COMPUTE,        /* a computation alone */
+    BENCH_OVERLAP,        /* the same while an allreduce that was started before is on its way */
+    BENCH_ROUND_TRIP,     /* a cache line to the other core and back */
+    BENCH_COPY,           /* what this core has just written, by all ranks at once */
+    BENCH_CROSS_COPY,     /* what the other core has just written, by both at once */
     BENCH_OPERATIONS
 } bench_operation;
 
@@ -27,38 +33,24 @@ typedef enum bench_operation {
  * counts: for reduce_scatter what each rank receives. What has only one buffer has it in `send`. */
 typedef int bench_function(void *self, float *send, float *recv, size_t count);
 
-/* One rank's way into a library. An operation that is NULL is left out. */
+/* One rank's way into a library. It has no operation that is NULL. */
 typedef struct bench_library {
     bench_function *run[BENCH_OPERATIONS];
     void *self;
 } bench_library;
 
-/* What the command line asks for. Start from BENCH_OPTIONS_INIT. */
-typedef struct bench_options {
-    const char *name;       /* of the library, as printed */
-    const char *operations; /* names with commas; NULL: all */
-    size_t sizes[BENCH_SIZES_MAX];
-    int size_count;
-    double seconds; /* for each cell */
-} bench_options;
+const char *bench_operation_name(bench_operation operation);
 
-#define BENCH_OPTIONS_INIT(library_name)                                                           \
-    {                                                                                              \
-        .name = (library_name),                                                                    \
-        .sizes = {8, 1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 24, 1 << 26}, .size_count = 7,       \
-        .seconds = 0.1                                                                             \
-    }
+/* BENCH_OPERATIONS: there is none of that name. */
+bench_operation bench_operation_named(const char *name);
 
-/* The options --name, --ops, --sizes and --seconds; a parser whose input is a bench_options, alone or
- * as the child of another. */
-extern const struct argp bench_argp;
+/* Can such a cell be timed: the library has the operation, and the size has elements that can be
+ * divided among the ranks? */
+bool bench_is_possible(const bench_library *library, bench_operation operation, size_t bytes,
+                       int ranks);
 
-/* Bytes that bench_cells() needs at send, and at recv. */
-size_t bench_send_bytes(const bench_options *options);
-size_t bench_recv_bytes(const bench_options *options, int ranks);
-
-/* Time all cells that are asked for and that the library has. 0; -1: a rank has given up. */
-int bench_cells(bench *b, const bench_library *library, const bench_options *options, float *send,
-                float *recv);
+/* Time one slice, as bench_measure() does. */
+int bench_slice(bench *b, const bench_library *library, const bench_order *order, float *send,
+                float *recv, bench_result *result);
 
 #endif

@@ -2,18 +2,21 @@
 #include "common.h"
 
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
     PAUSES_BEFORE_YIELD = 64, /* where ranks share cores */
-    WARM_UP_CALLS = 3,
-    CALLS_MIN = 5,
+    CALLS_MIN = 2,
+    LEAD_IN = 8,            /* the first eighth of the calls does not count */
     BACK_TO_BACK_MIN = 100, /* with fewer calls there is no time for it */
     BACK_TO_BACK_MAX = 1000
 };
@@ -179,6 +182,8 @@ void bench_end(bench *b)
 void bench_give_up(bench *b)
 {
     atomic_store(&b->shared->failed, 1);
+    atomic_fetch_add(&b->shared->orders, 1); /* those that sleep see it too */
+    syscall(SYS_futex, &b->shared->orders, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 int bench_meet(bench *b)
@@ -199,6 +204,28 @@ int bench_meet(bench *b)
         else
             bench_pause();
     }
+    return 0;
+}
+
+/* ---- orders: between them the ranks sleep, so that others can be timed -------------------- */
+
+void bench_give_order(bench *b, const bench_order *order)
+{
+    b->shared->order = *order;
+    atomic_fetch_add_explicit(&b->shared->orders, 1, memory_order_release);
+    syscall(SYS_futex, &b->shared->orders, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+int bench_await_order(bench *b, uint32_t number, bench_order *order)
+{
+    bench_shared *s = b->shared;
+    uint32_t given;
+
+    while ((given = atomic_load_explicit(&s->orders, memory_order_acquire)) < number)
+        syscall(SYS_futex, &s->orders, FUTEX_WAIT, given, NULL, NULL, 0);
+    if (atomic_load(&s->failed))
+        return -1;
+    *order = s->order;
     return 0;
 }
 
@@ -227,51 +254,39 @@ static int run(bench *b, const bench_cell *cell)
     return failed;
 }
 
-/* Rank 0 says how many calls the time allows, if one takes as long as given. */
-static void decide_calls(bench *b, uint64_t call_ns, double seconds)
+/* An untimed call. */
+static int warm_up(bench *b, const bench_cell *cell, bool full)
 {
-    double calls = seconds * 1e9 / (double)(call_ns > 0 ? call_ns : 1);
-
-    if (calls < CALLS_MIN)
-        calls = CALLS_MIN;
-    if (calls > BENCH_CALLS_MAX)
-        calls = BENCH_CALLS_MAX;
-    b->shared->calls = (uint32_t)calls;
-}
-
-/* Untimed calls; the first one's result is checked in full. */
-static int warm_up(bench *b, const bench_cell *cell, double seconds)
-{
-    uint64_t least_ns = UINT64_MAX;
-
     if (bench_meet(b) != 0)
         return -1;
-    if (b->rank == 0)
+    if (b->rank == 0) {
         atomic_store(&b->shared->wrong, 0);
-    for (uint32_t call = 0; call < WARM_UP_CALLS; call++) {
-        uint64_t begun = bench_now_ns();
-        rewrite(cell, call);
-        if (bench_meet(b) != 0 || run(b, cell) != 0)
-            return -1;
-        if (call == 0)
-            check(b, cell, call, true);
-        if (bench_meet(b) != 0)
-            return -1;
-        uint64_t took = bench_now_ns() - begun;
-        if (call > 0 && took < least_ns)
-            least_ns = took;
+        atomic_store(&b->shared->calls, BENCH_CALLS_MAX);
     }
-    if (b->rank == 0)
-        decide_calls(b, least_ns, seconds);
+    rewrite(cell, 0);
+    if (bench_meet(b) != 0 || run(b, cell) != 0)
+        return -1;
+    check(b, cell, 0, full);
     return bench_meet(b);
 }
 
-static int timed_calls(bench *b, const bench_cell *cell)
+/* Rank 0, before the meeting of a call: when the time is over it is to be the last one. */
+static void look_at_clock(bench *b, uint32_t call, uint64_t end_ns)
+{
+    if (b->rank == 0 && call + 1 >= CALLS_MIN && bench_now_ns() >= end_ns)
+        atomic_store_explicit(&b->shared->calls, call + 1, memory_order_relaxed);
+}
+
+static int timed_calls(bench *b, const bench_cell *cell, double seconds)
 {
     uint64_t *ns = b->shared->ns[b->rank];
+    uint64_t end_ns = bench_now_ns() + (uint64_t)(seconds * 1e9);
 
-    for (uint32_t call = 0; call < b->shared->calls; call++) {
+    /* Whoever passed the last meeting has seen what rank 0 wrote before it. */
+    for (uint32_t call = 0; call < atomic_load_explicit(&b->shared->calls, memory_order_relaxed);
+         call++) {
         rewrite(cell, call);
+        look_at_clock(b, call, end_ns);
         if (bench_meet(b) != 0)
             return -1;
         uint64_t begun = bench_now_ns();
@@ -287,7 +302,7 @@ static int timed_calls(bench *b, const bench_cell *cell)
 /* Mean of calls with nothing between them, us; 0: not measured. */
 static int back_to_back(bench *b, const bench_cell *cell, double *mean_us)
 {
-    uint32_t calls = b->shared->calls;
+    uint32_t calls = atomic_load(&b->shared->calls);
 
     *mean_us = 0;
     if (calls < BACK_TO_BACK_MIN)
@@ -317,36 +332,37 @@ double bench_quantile(double *values, size_t n, double p)
     return values[(size_t)(p * (double)(n - 1) + 0.5)];
 }
 
-static void print_cell(const bench *b, const bench_cell *cell, double back_to_back_us)
+/* The first of the calls bring back caches and clock rates, after a sleep in which other libraries had
+ * their slices: they do not count. */
+static void sum_up(const bench *b, bench_result *result)
 {
     double slowest_us[BENCH_CALLS_MAX];
-    uint32_t calls = b->shared->calls;
+    uint32_t all = atomic_load(&b->shared->calls), calls = all - all / LEAD_IN;
 
     for (uint32_t call = 0; call < calls; call++) {
         uint64_t slowest = 0;
         for (int r = 0; r < b->ranks; r++)
-            if (b->shared->ns[r][call] > slowest)
-                slowest = b->shared->ns[r][call];
+            if (b->shared->ns[r][all - calls + call] > slowest)
+                slowest = b->shared->ns[r][all - calls + call];
         slowest_us[call] = (double)slowest / 1e3;
     }
-    double median = bench_quantile(slowest_us, calls, 0.5);
-    double p99 = bench_quantile(slowest_us, calls, 0.99);
-    printf("%s,%s,%d,%zu,%u,%.3f,%.3f,%.3f,", cell->library, cell->operation, b->ranks, cell->bytes,
-           calls, slowest_us[0], median, p99);
-    if (back_to_back_us > 0)
-        printf("%.3f", back_to_back_us);
-    printf(",%llu\n", (unsigned long long)atomic_load(&b->shared->wrong));
-    fflush(stdout);
+    result->calls = calls;
+    result->median = bench_quantile(slowest_us, calls, 0.5);
+    result->p99 = bench_quantile(slowest_us, calls, 0.99);
+    result->min = slowest_us[0];
+    result->wrong = atomic_load(&b->shared->wrong);
 }
 
-int bench_measure(bench *b, const bench_cell *cell, double seconds)
+int bench_measure(bench *b, const bench_cell *cell, double seconds, bool full, bench_result *result)
 {
     double back_to_back_us = 0;
 
-    if (warm_up(b, cell, seconds) != 0 || timed_calls(b, cell) != 0 ||
+    if (warm_up(b, cell, full) != 0 || timed_calls(b, cell, seconds) != 0 ||
         back_to_back(b, cell, &back_to_back_us) != 0)
         return -1;
-    if (b->rank == 0)
-        print_cell(b, cell, back_to_back_us);
+    if (b->rank == 0) {
+        sum_up(b, result);
+        result->back_to_back = back_to_back_us;
+    }
     return bench_meet(b);
 }

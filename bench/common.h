@@ -1,7 +1,8 @@
 /* common.h - what the benchmarks share: a clock, a synchroniser of their own, the timing of a cell.
  *
- * A cell is one operation of one library at one size and number of ranks. The synchroniser belongs
- * to the benchmark and not to what is timed, so every library starts each call from the same state. */
+ * A cell is one operation of one library at one size and number of ranks; it is timed in slices of
+ * some milliseconds. The synchroniser belongs to the benchmark and not to what is timed, so every
+ * library starts each call from the same state. */
 #ifndef BENCH_COMMON_H
 #define BENCH_COMMON_H
 
@@ -12,8 +13,17 @@
 
 #define BENCH_LINE 64u
 #define BENCH_RANKS_MAX 256
-#define BENCH_CALLS_MAX 4000 /* timed calls of one cell */
+#define BENCH_CALLS_MAX 4000 /* timed calls of one slice */
 #define BENCH_CPU_WORDS 16   /* affinity masks of 1024 processors */
+
+/* What the ranks are to do next. */
+typedef struct bench_order {
+    bool end;       /* nothing any more */
+    int operation;  /* a bench_operation: cells.h */
+    size_t bytes;   /* size of the cell */
+    double seconds; /* of the slice */
+    bool full;      /* check the first result element by element */
+} bench_order;
 
 /* Memory that all ranks of a run see; zeroed when it is made. */
 typedef struct bench_shared {
@@ -27,7 +37,13 @@ typedef struct bench_shared {
     _Atomic uint32_t failed;                       /* nonzero: a rank has given up */
     _Atomic uint64_t wrong;                        /* wrong elements seen in this cell */
     _Atomic uint64_t cpus[BENCH_CPU_WORDS];        /* where the ranks may run, together */
-    uint32_t calls; /* plain: rank 0 writes it between two meetings */
+    _Atomic uint32_t calls; /* of this slice; rank 0 writes it before a meeting, the others read it
+                               after */
+    _Alignas(
+        BENCH_LINE) _Atomic uint32_t orders; /* given so far. Rank 0 adds 1, release; the others
+                                                     sleep on it as a futex, acquire */
+    bench_order order; /* plain: rank 0 writes it before it adds to `orders`, while the others are
+                          done with the one before */
     _Alignas(BENCH_LINE) uint64_t ns[][BENCH_CALLS_MAX]; /* [rank][call]: durations, plain; each
                                                             rank its own, rank 0 after a meeting */
 } bench_shared;
@@ -39,10 +55,8 @@ typedef struct bench {
     bool crowded; /* more ranks than processors: wait by yielding */
 } bench;
 
-/* One cell, as one rank sees it. */
+/* What is timed, as one rank sees it. */
 typedef struct bench_cell {
-    const char *library, *operation;
-    size_t bytes;                               /* as printed */
     void (*rewrite)(void *self, uint32_t call); /* before each timed call, untimed; NULL: nothing */
     int (*run)(void *self);                     /* the call. 0, or -1 after saying what was wrong */
     uint64_t (*check)(void *self, uint32_t call, bool all); /* number of wrong elements, among all
@@ -92,15 +106,30 @@ int bench_meet(bench *b);
 /* Make all ranks end: what they wait for here returns -1. */
 void bench_give_up(bench *b);
 
-/**
- * Time one cell, for about `seconds` of which rewriting and checking are a part, and print its line
- * on rank 0. Called by all ranks with the same cell. 0; -1: a rank has given up.
- */
-int bench_measure(bench *b, const bench_cell *cell, double seconds);
+/* Rank 0: what all ranks are to do now. */
+void bench_give_order(bench *b, const bench_order *order);
 
-/* The names of what bench_measure() prints, in one line. */
-#define BENCH_HEADER                                                                               \
-    "library,operation,ranks,bytes,calls,min_us,median_us,p99_us,back_to_back_us,wrong"
+/* The other ranks: sleep until there is an order, the `number`-th from 1. 0; -1: a rank has given up. */
+int bench_await_order(bench *b, uint32_t number, bench_order *order);
+
+/* What came of a slice. Times in us, of the slowest rank in each call. */
+typedef struct bench_result {
+    uint32_t calls;
+    double min, median, p99;
+    double back_to_back; /* mean of calls with nothing between them; 0: there was no time for it */
+    uint64_t wrong;      /* elements */
+} bench_result;
+
+/**
+ * Time one slice of a cell, for about `seconds` of which rewriting and checking are a part. Called by
+ * all ranks with the same cell.
+ *
+ * @param full         Check the first result element by element, rather than a few of them.
+ * @param[out] result  Rank 0's; NULL elsewhere.
+ * @return 0; -1: a rank has given up.
+ */
+int bench_measure(bench *b, const bench_cell *cell, double seconds, bool full,
+                  bench_result *result);
 
 /* The p-th part (0 to 1) of n values, which are put in order. n > 0. */
 double bench_quantile(double *values, size_t n, double p);

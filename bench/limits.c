@@ -5,9 +5,8 @@
  *   allreduce_in_place  both vectors in memory that both see; each rank adds one half of both and
  *                       stores the sum in both, with the barrier above before and after. Nobody is
  *                       checked on, nothing is promised: a bound, not a library
- *   copy                memcpy, private to private, both ranks at once
- *   cross_copy          memcpy to private memory from what the other rank has just written, both at
- *                       once
+ *   copy                memcpy to private memory from what this rank has just written, both ranks at once
+ *   cross_copy          the same from what the other rank has just written
  *
  * The two ranks are processes, each bound to a core. */
 #include <signal.h>
@@ -19,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cells.h"
+#include "worker.h"
 
 /* Vectors of 64 bytes, in whatever registers the machine has. */
 typedef float floats __attribute__((vector_size(64), aligned(4), may_alias));
@@ -39,9 +38,7 @@ typedef struct limit {
     bench *bench;
     flag *own, *other;
     uint64_t sequence;
-    float *vector[2];       /* in shared memory, by rank */
-    float *source, *target; /* private */
-    size_t bytes;           /* of the cell */
+    float *vector[2]; /* in shared memory, by rank */
 } limit;
 
 /* ---- flags -------------------------------------------------------------------------------- */
@@ -57,26 +54,25 @@ static void await(limit *l)
         bench_pause();
 }
 
-static int flag_exchange(void *self)
+static void flag_exchange(limit *l)
 {
-    limit *l = self;
-
     l->sequence++;
     set(l);
     await(l);
-    return 0;
 }
 
 static int barrier(void *self, float *send, float *recv, size_t count)
 {
     (void)send, (void)recv, (void)count;
-    return flag_exchange(self);
+    flag_exchange(self);
+    return 0;
 }
 
-static int round_trip(void *self)
+static int round_trip(void *self, float *send, float *recv, size_t count)
 {
     limit *l = self;
 
+    (void)send, (void)recv, (void)count;
     l->sequence++;
     if (l->bench->rank == 0) {
         set(l);
@@ -112,77 +108,35 @@ static int bare_allreduce(void *self, float *both, float *unused, size_t count)
     (void)both, (void)unused; /* the vectors of both ranks are known */
     flag_exchange(l);
     add_both(l->vector[0] + first, l->vector[1] + first, length);
-    return flag_exchange(l);
+    flag_exchange(l);
+    return 0;
 }
 
 /* ---- copies ------------------------------------------------------------------------------- */
 
-static void rewrite_source(void *self, uint32_t call)
+static int copy(void *self, float *own, float *to, size_t count)
 {
-    limit *l = self;
-
-    memset(l->source, (int)call, l->bytes);
-}
-
-static void rewrite_vector(void *self, uint32_t call)
-{
-    limit *l = self;
-
-    memset(l->vector[l->bench->rank], (int)call, l->bytes);
-}
-
-static int copy(void *self)
-{
-    limit *l = self;
-
-    memcpy(l->target, l->source, l->bytes);
+    (void)self;
+    memcpy(to, own, count * sizeof(*to));
     return 0;
 }
 
-static int cross_copy(void *self)
+static int cross_copy(void *self, float *own, float *to, size_t count)
 {
     limit *l = self;
 
-    memcpy(l->target, l->vector[1 - l->bench->rank], l->bytes);
+    (void)own;
+    memcpy(to, l->vector[1 - l->bench->rank], count * sizeof(*to));
     return 0;
 }
 
-/* ---- one rank ----------------------------------------------------------------------------- */
+static bench_function *const k_functions[BENCH_OPERATIONS] = {
+    [BENCH_BARRIER] = barrier,       [BENCH_ALLREDUCE_IN_PLACE] = bare_allreduce,
+    [BENCH_ROUND_TRIP] = round_trip, [BENCH_COPY] = copy,
+    [BENCH_CROSS_COPY] = cross_copy,
+};
 
-static int measure_copies(limit *l, const bench_options *options)
-{
-    bench_cell own = {.library = options->name,
-                      .operation = "copy",
-                      .rewrite = rewrite_source,
-                      .run = copy,
-                      .self = l};
-    bench_cell cross = {.library = options->name,
-                        .operation = "cross_copy",
-                        .rewrite = rewrite_vector,
-                        .run = cross_copy,
-                        .self = l};
-
-    for (int i = 0; i < options->size_count; i++) {
-        l->bytes = own.bytes = cross.bytes = options->sizes[i];
-        if (bench_measure(l->bench, &own, options->seconds) != 0 ||
-            bench_measure(l->bench, &cross, options->seconds) != 0)
-            return -1;
-    }
-    return 0;
-}
-
-static int measure(limit *l, const bench_options *options)
-{
-    const bench_library library = {
-        .run = {[BENCH_BARRIER] = barrier, [BENCH_ALLREDUCE_IN_PLACE] = bare_allreduce}, .self = l};
-    bench_cell trip = {
-        .library = options->name, .operation = "round_trip", .run = round_trip, .self = l};
-
-    if (bench_measure(l->bench, &trip, options->seconds) != 0 ||
-        bench_cells(l->bench, &library, options, l->vector[l->bench->rank], NULL) != 0)
-        return -1;
-    return measure_copies(l, options);
-}
+/* ---- two ranks ---------------------------------------------------------------------------- */
 
 static void *make_shared(size_t bytes)
 {
@@ -195,34 +149,37 @@ static void *make_shared(size_t bytes)
     return memory;
 }
 
-static float *make_private(size_t bytes)
+static int work(limit *l, const bench_options *options, bench_shared *shared, int rank)
 {
-    void *memory;
+    bench_library library = {.self = l};
+    bench b;
 
-    if (posix_memalign(&memory, 4096, bytes) != 0) {
-        fprintf(stderr, "bench_limits: no memory for %zu bytes; give smaller --sizes\n", bytes);
-        exit(1);
-    }
-    return memset(memory, 0, bytes);
+    memcpy(library.run, k_functions, sizeof(library.run));
+    bench_bind(bench_core(rank));
+    memset(l->vector[rank], 0, bench_send_bytes(options));
+    l->bench = &b;
+    if (bench_begin(&b, shared, rank, 2) != 0)
+        return -1;
+    float *target = bench_private(bench_recv_bytes(options));
+    int failed = bench_work(&b, &library, options, l->vector[rank], target);
+    free(target);
+    return failed;
 }
 
 int main(int argc, char **argv)
 {
-    bench_options options = BENCH_OPTIONS_INIT("limit");
+    bench_options options = {0};
     limit l = {0};
-    bench b;
 
     argp_parse(&bench_argp, argc, argv, 0, NULL, &options);
-    int cores[2] = {bench_core(0), bench_core(1)};
-    if (cores[1] < 0) {
+    if (bench_core(1) < 0) {
         fprintf(stderr, "bench_limits: this needs two cores\n");
         return 1;
     }
-    size_t bytes = bench_send_bytes(&options);
     bench_shared *shared = make_shared(bench_shared_bytes(2));
     flag *flags = make_shared(2 * sizeof(*flags));
     for (int r = 0; r < 2; r++)
-        l.vector[r] = make_shared(bytes);
+        l.vector[r] = make_shared(bench_send_bytes(&options));
 
     pid_t child = fork();
     if (child < 0) {
@@ -232,17 +189,10 @@ int main(int argc, char **argv)
     int rank = child == 0;
     if (child == 0)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-    bench_bind(cores[rank]);
-    memset(l.vector[rank], 0, bytes);
-    l.source = make_private(bytes);
-    l.target = make_private(bytes);
-    l.bench = &b;
     l.own = &flags[rank];
     l.other = &flags[1 - rank];
-    int failed = bench_begin(&b, shared, rank, 2) != 0 || measure(&l, &options) != 0;
-    free(l.source);
-    free(l.target);
+    int failed = work(&l, &options, shared, rank);
     if (child > 0)
         waitpid(child, NULL, 0);
-    return failed;
+    return failed != 0;
 }

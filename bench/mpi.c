@@ -1,14 +1,13 @@
-/* mpi.c - the cells of an MPI library; bench/run.sh builds it with the compiler of each.
+/* mpi.c - times an MPI library; it is built with the compiler of each.
  *
- *   mpirun -np 2 PROGRAM --name NAME [OPTION...]
+ *   mpirun -np 2 bench_openmpi [OPTION...]
  *
  * MPI's default error handler ends all ranks and says why, so calls that return have succeeded. */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "cells.h"
+#include "worker.h"
 
 static int barrier(void *self, float *send, float *recv, size_t count)
 {
@@ -68,22 +67,10 @@ static int share(void *self, void *data, size_t bytes)
     return MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, MPI_COMM_WORLD);
 }
 
-/* Touched, so that no page fault is timed. */
-static float *make_buffer(size_t bytes)
-{
-    void *memory = NULL;
-
-    if (posix_memalign(&memory, 4096, bytes) != 0) {
-        fprintf(stderr, "bench: no memory for %zu bytes; give smaller --sizes\n", bytes);
-        MPI_Abort(MPI_COMM_WORLD, 1);
-    }
-    return memset(memory, 0, bytes);
-}
-
 int main(int argc, char **argv)
 {
-    bench_options options = BENCH_OPTIONS_INIT("mpi");
-    int rank, ranks, failed;
+    bench_options options = {0};
+    int rank, ranks;
     bench b;
 
     MPI_Init(&argc, &argv);
@@ -92,12 +79,13 @@ int main(int argc, char **argv)
     argp_parse(&bench_argp, argc, argv, 0, NULL, &options);
     if (bench_join(&b, rank, ranks, share, NULL) != 0)
         MPI_Abort(MPI_COMM_WORLD, 1);
-    float *send = make_buffer(bench_send_bytes(&options));
-    float *recv = make_buffer(bench_recv_bytes(&options, ranks));
-    failed = bench_cells(&b, &k_library, &options, send, recv);
+    float *send = bench_private(bench_send_bytes(&options));
+    float *recv = bench_private(bench_recv_bytes(&options));
+    if (bench_work(&b, &k_library, &options, send, recv) != 0)
+        MPI_Abort(MPI_COMM_WORLD, 1);
     free(send);
     free(recv);
     bench_end(&b);
     MPI_Finalize();
-    return failed != 0;
+    return 0;
 }

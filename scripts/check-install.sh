@@ -90,3 +90,10 @@ case $said in
 *"$version"*) step "serry version: $said" ;;
 *) fail "'serry version' says '$said', but serry.pc has $version" ;;
 esac
+
+said=$("$prefix/bin/serry" bench --ranks 2 --ops barrier --peers none --seconds 0.2 2>&1) ||
+    fail "'serry bench' failed: $said"
+case $said in
+*'Wrong results: 0'*) step "serry bench: finds its workers" ;;
+*) fail "'serry bench' says '$said'" ;;
+esac

@@ -11,7 +11,7 @@ declare -A group=(
     [build]="gcc libc6-dev make cmake pkg-config libhwloc-dev"
     [test]="libcmocka-dev openmpi-bin mpich procps spin util-linux libjemalloc-dev python3-numpy"
     [demo]="gnuplot-nox"
-    [bench]="openmpi-bin libopenmpi-dev mpich libmpich-dev"
+    [bench]="openmpi-bin libopenmpi-dev mpich libmpich-dev libgloo-dev g++ gnuplot-nox valgrind"
     [clang]="clang"
     [format]="clang-format"
 )

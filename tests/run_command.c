@@ -355,8 +355,8 @@ static void bad_usage_says_what_and_how(void **state)
     static const struct {
         const char *arguments[6], *says;
     } cases[] = {
-        {{NULL}, "run, info, version"},
-        {{"runn", NULL}, "there is no command 'runn'; there are: run, info, version"},
+        {{NULL}, "run, bench, info, version"},
+        {{"runn", NULL}, "there is no command 'runn'; there are: run, bench, info, version"},
         {{"run", NULL}, "how many ranks?"},
         {{"run", "true", NULL}, "how many ranks?"},
         {{"run", "-n", "2", NULL}, "which program?"},

@@ -15,6 +15,7 @@ typedef struct command {
 
 static const command k_commands[] = {
     {"run", tool_run},
+    {"bench", tool_bench},
     {"info", tool_info},
     {"version", tool_version},
 };
@@ -32,6 +33,7 @@ static const char k_doc[] =
     "\v"
     "Commands:\n"
     "  run      start N ranks of a program and see them to their end\n"
+    "  bench    time collectives, beside other libraries and what the machine can do\n"
     "  info     cores, caches, NUMA nodes, shared memory, what the kernel permits\n"
     "  version  the version of this command and of its library\n"
     "\n"
@@ -40,7 +42,8 @@ static const char k_doc[] =
     "  serry run -n 2 --bind core --tag python3 train.py --epochs 3\n"
     "  serry info\n"
     "\n"
-    "`serry COMMAND --help' explains a command; so do serry(1), serry-run(1), serry-info(1).";
+    "`serry COMMAND --help' explains a command; so do serry(1), serry-run(1), "
+    "serry-bench(1), serry-info(1).";
 
 static void print_version(FILE *stream)
 {
@@ -62,7 +65,7 @@ static void take_command(invocation *call, struct argp_state *state, const char 
         if (strcmp(name, k_commands[i].name) == 0)
             call->command = &k_commands[i];
     if (call->command == NULL)
-        argp_error(state, "there is no command '%s'; there are: run, info, version", name);
+        argp_error(state, "there is no command '%s'; there are: run, bench, info, version", name);
     call->argv = state->argv + state->next - 1;
     call->argc = state->argc - state->next + 1;
     state->next = state->argc;
@@ -75,7 +78,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
         take_command(state->input, state, text);
         return 0;
     case ARGP_KEY_NO_ARGS:
-        argp_error(state, "which command? There are: run, info, version");
+        argp_error(state, "which command? There are: run, bench, info, version");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

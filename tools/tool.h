@@ -37,6 +37,7 @@ enum {
 
 /* The subcommands. argv[0] is "serry run" and so on; each returns the exit code. */
 int tool_run(int argc, char **argv);
+int tool_bench(int argc, char **argv);
 int tool_info(int argc, char **argv);
 int tool_version(int argc, char **argv);
 
