@@ -154,9 +154,11 @@ void crash_go_on(crash_actor *a, serry_comm *comm, const char *what)
 {
     const crash_scenario *s = a->scenario;
     unsigned all = (1u << a->self->size) - 1, wanted = all & ~a->trial->gone;
+    unsigned apart = comm == a->part && s->apart ? 1 : 0;
     bool same = s->newcomers > 0 && s->policy != SERRY_REPORT, fired = false;
     int64_t mask = 0, turn = 0;
 
+    wanted &= ~apart;
     for (int good = 0; good < 3; turn += !same) {
         test_at(a->self, "%s: %s, operation %lld after it", s->name, what, (long long)turn);
         int rc =
@@ -253,6 +255,8 @@ static void survive(crash_actor *a)
     test_raise(a->self, CRASH_SURVIVED);
     test_await(a->self, CRASH_WOKEN, 1);
     crash_go_on(a, a->comm, "beside the sleeper");
+    if (a->part != NULL && a->part != a->comm)
+        crash_go_on(a, a->part, "in the part, beside the sleeper");
 }
 
 /* A victim that comes to itself again: it has lost the communicator, or has been through before it
@@ -279,8 +283,8 @@ void crash_body(test_rank *self)
     test_meet(self);
     if (a->scenario->fallen && self->rank < a->scenario->size)
         fall(a);
-    if (a->scenario->newcomers > 0)
-        crash_rejoin_prepare(a);
+    if (a->scenario->ready != NULL)
+        a->scenario->ready(a);
     if (self->rank == a->scenario->victim) {
         step_begin(self);
         int rc = section(a);

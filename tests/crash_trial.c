@@ -198,8 +198,10 @@ static bool seal_there(plan *p, crash_point point, bool leaping)
 
 void plan_draw_second(plan *p, uint64_t *sequence)
 {
+    unsigned ranks = (unsigned)(p->scenario.size + p->scenario.newcomers);
+
     do
-        p->second = (int)chance(sequence, (unsigned)p->scenario.size);
+        p->second = (int)chance(sequence, ranks);
     while (who_goes(&p->scenario) >> p->second & 1);
     p->second_us = chance_us(sequence, 9);
 }
