@@ -117,12 +117,10 @@ static int give_up(crash_actor *a)
 const crash_scenario crash_parts[] = {
     {"part that reports", 3, 0, REGAIN},
     {"part that reports, by its maker", 3, 1, REGAIN},
-    {"part that excludes", 3, 0, SERRY_EXCLUDE, REGAIN},
     {"part that excludes, by its maker", 3, 1, SERRY_EXCLUDE, REGAIN},
-    {"part of some", 4, 2, REGAIN, .apart = true},
+    {"part of some that excludes", 4, 2, SERRY_EXCLUDE, REGAIN, .apart = true},
     {"newcomer to a part", 3, 3, REGAIN},
-    {"newcomer to a part that excludes", 3, 3, SERRY_EXCLUDE, REGAIN},
-    {"newcomer to a part of some", 4, 4, REGAIN, .apart = true},
+    {"newcomer to a part of some that excludes", 4, 4, SERRY_EXCLUDE, REGAIN, .apart = true},
     {"newcomer to a part, who gives up", 3, 3, NEWCOMER, .section = give_up},
 };
 // clang-format on

@@ -153,12 +153,11 @@ static bool has_joined(const crash_actor *a, int rc)
 void crash_go_on(crash_actor *a, serry_comm *comm, const char *what)
 {
     const crash_scenario *s = a->scenario;
-    unsigned all = (1u << a->self->size) - 1, wanted = all & ~a->trial->gone;
-    unsigned apart = comm == a->part && s->apart ? 1 : 0;
+    unsigned all = (1u << a->self->size) - 1, apart = comm == a->part && s->apart ? 1 : 0;
+    unsigned wanted = all & ~a->trial->gone & ~apart;
     bool same = s->newcomers > 0 && s->policy != SERRY_REPORT, fired = false;
     int64_t mask = 0, turn = 0;
 
-    wanted &= ~apart;
     for (int good = 0; good < 3; turn += !same) {
         test_at(a->self, "%s: %s, operation %lld after it", s->name, what, (long long)turn);
         int rc =
