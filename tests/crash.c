@@ -84,8 +84,8 @@ static bool is_possible(const plan *p)
     const crash_scenario *s = &p->scenario;
 
     switch (p->fault) {
-    case PLAN_KILL_TWO: /* who waits needs somebody in the place of each */
-        return !s->joins && s->policy != SERRY_WAIT;
+    case PLAN_KILL_TWO: /* nor is there a newcomer for each */
+        return !s->joins && s->newcomers < 2;
     case PLAN_SEAL:
         return !s->awake && !s->joins && s->victim < s->size;
     case PLAN_KILL:

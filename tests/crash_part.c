@@ -4,8 +4,7 @@
 #include "crash_scenarios.h"
 #include "crash_step.h"
 
-enum { PART = 0 };  /* its number: the first that was made of the world */
-enum { HURRY = 1 }; /* ms: who gives up has hardly asked */
+enum { PART = 0 }; /* its number: the first that was made of the world */
 
 static int fallen_of(const crash_actor *a)
 {
@@ -29,12 +28,18 @@ static bool is_apart(const crash_actor *a)
 
 /* ---- into the world ----------------------------------------------------------------------------- */
 
+static bool is_second(const crash_actor *a)
+{
+    return a->self->rank > a->scenario->size;
+}
+
+/* The second one comes in the place of the first. */
 static void come(crash_actor *a)
 {
     unsigned members = (unsigned)a->scenario->size - 1;
 
     a->trial->log[a->self->rank].outside = true;
-    test_await(a->self, CRASH_READY, members);
+    test_await(a->self, is_second(a) ? CRASH_FIRED : CRASH_READY, is_second(a) ? 1 : members);
     test_expect(a->self, SERRY_OK, crash_join(a, fallen_of(a), SERRY_ENTRY_REPLACEMENT), NULL,
                 "serry_init of the newcomer");
 }
@@ -53,21 +58,26 @@ static void let_in(crash_actor *a)
     test_raise(a->self, CRASH_READY);
 }
 
-/* Sums until all are in the world. */
-static void gather(crash_actor *a)
+/* Sums until that newcomer and all others are in the world. */
+static void gather(crash_actor *a, int newcomer)
 {
-    int64_t all = ((INT64_C(1) << a->self->size) - 1) & ~(INT64_C(1) << fallen_of(a)), mask = 0;
+    int64_t all = ((INT64_C(1) << (a->scenario->size - 1)) - 1) | INT64_C(1) << newcomer, mask = 0;
 
-    if (crash_is_newcomer(a))
-        come(a);
-    else
-        let_in(a);
     while (mask != all) {
         int rc = crash_sum(a, a->comm, 0, &mask);
         if (rc != SERRY_ERR_RANK_JOINED &&
             !test_expect(a->self, SERRY_OK, rc, a->comm, "letting the newcomer in"))
             return;
     }
+}
+
+static void begin(crash_actor *a)
+{
+    if (crash_is_newcomer(a))
+        come(a);
+    else
+        let_in(a);
+    gather(a, is_second(a) ? a->self->rank : a->scenario->size);
     if (a->part != NULL)
         crash_await_call(a, a->part);
 }
@@ -93,6 +103,10 @@ static void meet_judge(crash_actor *a, int rc)
     crash_note(a, "the meeting of the part", rc, 0);
     if (is_apart(a))
         return;
+    if (a->scenario->newcomers > 1 && !crash_is_newcomer(a)) {
+        crash_await_strike(a, a->part);
+        gather(a, a->scenario->size + 1);
+    }
     if (crash_is_newcomer(a))
         test_expect(a->self, SERRY_OK, rc, a->comm, "rejoin_part");
     else if (rc != SERRY_ERR_RANK_JOINED || !reports)
@@ -101,27 +115,56 @@ static void meet_judge(crash_actor *a, int rc)
         crash_go_on(a, a->part, "in the part");
 }
 
-/* It takes back what it asks for, and leaves the place where it has been let in meanwhile. */
-static int give_up(crash_actor *a)
+/* ---- giving up ---------------------------------------------------------------------------------- */
+
+/* The victim may not wait: once it has asked, it is told that its time is over. */
+static void begin_cancelled(crash_actor *a)
 {
-    if (crash_is_newcomer(a))
-        serry_set_timeout(a->comm, HURRY);
-    return meet(a);
+    serry_timeouts *timeouts = NULL;
+    serry_token *token = NULL;
+
+    begin(a);
+    if (a->self->rank != a->scenario->victim)
+        return;
+    if (CHECK(a->self, serry_timeouts_create(0, &timeouts) == SERRY_OK) &&
+        CHECK(a->self, serry_timeouts_start(timeouts, 1, 0, &token) == SERRY_OK)) {
+        serry_timeouts_cancel_all(timeouts);
+        EXPECT_OK(a->self, serry_set_token(a->comm, token));
+    }
+    serry_token_release(&token);
+    serry_timeouts_destroy(&timeouts);
 }
 
-#define NEWCOMER                                                                                   \
-    .newcomers = 1, .fallen = true, .prepare = divide, .ready = gather, .judge = meet_judge
-#define REGAIN NEWCOMER, .section = meet
+/* It takes back what it has asked for, and leaves the place where it has been let in meanwhile; then it
+ * asks again. */
+static int give_up(crash_actor *a)
+{
+    int rc;
+
+    if (a->self->rank != a->scenario->victim)
+        return meet(a);
+    rc = meet(a);
+    test_expect(a->self, SERRY_ERR_CANCELLED, rc, a->comm, "rejoin_part, cancelled");
+    EXPECT_OK(a->self, serry_set_token(a->comm, NULL));
+    rc = meet(a);
+    test_expect(a->self, SERRY_OK, rc, a->comm, "rejoin_part, after giving up");
+    return rc;
+}
+
+#define PART_LOST .fallen = true, .prepare = divide, .judge = meet_judge
+#define REGAIN PART_LOST, .ready = begin, .section = meet
+#define GIVE_UP PART_LOST, .ready = begin_cancelled, .section = give_up
 
 // clang-format off
 const crash_scenario crash_parts[] = {
-    {"part that reports", 3, 0, REGAIN},
-    {"part that reports, by its maker", 3, 1, REGAIN},
-    {"part that excludes, by its maker", 3, 1, SERRY_EXCLUDE, REGAIN},
-    {"part of some that excludes", 4, 2, SERRY_EXCLUDE, REGAIN, .apart = true},
-    {"newcomer to a part", 3, 3, REGAIN},
-    {"newcomer to a part of some that excludes", 4, 4, SERRY_EXCLUDE, REGAIN, .apart = true},
-    {"newcomer to a part, who gives up", 3, 3, NEWCOMER, .section = give_up},
+    {"part that reports", 3, 0, .newcomers = 1, REGAIN},
+    {"part that reports, by its maker", 3, 1, .newcomers = 1, REGAIN},
+    {"part that excludes, by its maker", 3, 1, SERRY_EXCLUDE, .newcomers = 1, REGAIN},
+    {"part of some that excludes", 4, 2, SERRY_EXCLUDE, .newcomers = 1, REGAIN, .apart = true},
+    {"newcomer to a part of some", 4, 4, .newcomers = 1, REGAIN, .apart = true},
+    {"newcomer to a part that excludes, then another", 3, 3, SERRY_EXCLUDE, .newcomers = 2, REGAIN},
+    {"newcomer to a part, who gives up", 3, 3, .newcomers = 1, GIVE_UP},
+    {"newcomer to a part, who gives up, then another", 3, 3, SERRY_EXCLUDE, .newcomers = 2, GIVE_UP},
 };
 // clang-format on
 

@@ -75,11 +75,13 @@ bool crash_has_fired(const crash_actor *a)
 /* ---- going on --------------------------------------------------------------------------------- */
 
 /* Everybody's number is a bit of the first sum, which so tells who took part. The last one tells who
- * has seen the fault strike. */
-static int sum_few(crash_actor *a, serry_comm *comm, int64_t turn, int64_t *mask, bool *fired)
+ * has seen the fault strike. For a newcomer the section of the others may be the first of its
+ * own turns (crash_sum): nobody says so then, or it would count one more than they. */
+static int sum_few(crash_actor *a, serry_comm *comm, int64_t turn, int64_t *mask, bool counts,
+                   bool *fired)
 {
     int64_t value[4] = {INT64_C(1) << a->self->rank, 1000 * (a->self->rank + 1), turn,
-                        crash_has_fired(a)};
+                        counts && crash_has_fired(a)};
     int64_t sum[4], tags = 0, members = 0;
     int rc = serry_allreduce(value, sum, 4, SERRY_I64, SERRY_SUM, comm);
 
@@ -101,7 +103,18 @@ int crash_sum(crash_actor *a, serry_comm *comm, int64_t turn, int64_t *mask)
 {
     bool unused;
 
-    return sum_few(a, comm, turn, mask, &unused);
+    return sum_few(a, comm, turn, mask, false, &unused);
+}
+
+void crash_await_strike(crash_actor *a, serry_comm *comm)
+{
+    int64_t mask;
+
+    for (bool fired = false; !fired; usleep(300)) {
+        int rc = sum_few(a, comm, 0, &mask, true, &fired);
+        if (!test_expect(a->self, SERRY_OK, rc, comm, "waiting for the fault"))
+            return;
+    }
 }
 
 static int sum_many(crash_actor *a, serry_comm *comm, int64_t turn, int64_t *mask)
@@ -160,8 +173,8 @@ void crash_go_on(crash_actor *a, serry_comm *comm, const char *what)
 
     for (int good = 0; good < 3; turn += !same) {
         test_at(a->self, "%s: %s, operation %lld after it", s->name, what, (long long)turn);
-        int rc =
-            turn % 2 == 0 ? sum_few(a, comm, turn, &mask, &fired) : sum_many(a, comm, turn, &mask);
+        int rc = turn % 2 == 0 ? sum_few(a, comm, turn, &mask, true, &fired)
+                               : sum_many(a, comm, turn, &mask);
         crash_note(a, what, rc, rc == SERRY_OK ? mask : 0);
         if (has_joined(a, rc))
             turn = -1;

@@ -29,7 +29,7 @@ typedef struct crash_scenario {
 
     bool fallen;   /* the last rank has been killed before, and all know */
     int newcomers; /* harness ranks from `size` on: the first takes the place of the fallen rank, the
-                      second that of the victim (of the fallen rank where that was the victim's) */
+                      second that of the victim, which may be the first */
     bool apart;    /* rank 0 is not in the part, where the ranks have one before the section */
     bool joins;    /* the section is serry_init itself */
     unsigned requests;       /* started at a time, by the section */
@@ -117,7 +117,11 @@ void crash_await_call(const crash_actor *a, const serry_comm *comm);
 /* Join the job as this rank of it. */
 int crash_join(crash_actor *a, int rank, serry_entry entry);
 
-/* The first sum of crash_go_on, in which all take part: as bits, into *mask. */
+/* The first sum of crash_go_on, in which all take part: as bits, into *mask. It is none of those that
+ * must succeed. */
 int crash_sum(crash_actor *a, serry_comm *comm, int64_t turn, int64_t *mask);
+
+/* Such sums until all who take part have seen the fault strike. */
+void crash_await_strike(crash_actor *a, serry_comm *comm);
 
 #endif
