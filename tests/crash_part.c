@@ -162,7 +162,6 @@ const crash_scenario crash_parts[] = {
     {"part that excludes, by its maker", 3, 1, SERRY_EXCLUDE, .newcomers = 1, REGAIN},
     {"part of some that excludes", 4, 2, SERRY_EXCLUDE, .newcomers = 1, REGAIN, .apart = true},
     {"newcomer to a part of some", 4, 4, .newcomers = 1, REGAIN, .apart = true},
-    {"newcomer to a part that excludes, then another", 3, 3, SERRY_EXCLUDE, .newcomers = 2, REGAIN},
     {"newcomer to a part, who gives up", 3, 3, .newcomers = 1, GIVE_UP},
     {"newcomer to a part, who gives up, then another", 3, 3, SERRY_EXCLUDE, .newcomers = 2, GIVE_UP},
 };

@@ -13,7 +13,8 @@
 
 #include "deaths.h"
 
-enum { CHANGES_MOST = 4000, STEPS_MOST = 400000 };
+/* A newcomer that the others keep waiting looks through all groups every 20 ms: 60000 instructions. */
+enum { CHANGES_MOST = 4000, STEPS_MOST = 2000000 };
 
 /* ---- one trial -------------------------------------------------------------------------------- */
 
