@@ -272,7 +272,8 @@ static void seal_place(shm_arena *arena, uint64_t offset, void *argument)
 }
 
 /* Until there is no more to find: a group may be replaced by one with this rank in it while its place
- * in the old one is being given up. The table is not locked for long, unless somebody was stopped who holds the lock. */
+ * in the old one is being given up. The table is not locked for long, unless somebody was stopped who
+ * holds the lock. */
 static void withdraw(shm_member *m, uint32_t communicator)
 {
     place own = {.communicator = communicator, .slot = m->group.header->slot[m->group.rank]};
