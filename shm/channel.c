@@ -406,7 +406,7 @@ void channel_move(shm_member *m, const shm_group *old)
     const group_header *header = m->group.header;
 
     for (int r = 0; r < m->group.size; r++) {
-        bool stays = header->slot[r] == old->header->slot[r];
+        bool stays = !serry_rank_set_has(&header->joined, r);
         if (stays)
             channel_find(m, old, r);
         if (m->mail != NULL && stays)

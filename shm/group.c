@@ -64,6 +64,7 @@ void group_format(shm_arena *arena, uint64_t offset, const group_plan *plan)
     header->operations = plan->operations;
     header->epoch = plan->epoch;
     header->present = plan->present;
+    header->joined = plan->joined;
     atomic_store_explicit(&header->call, GROUP_CALL_NONE, memory_order_relaxed);
     header->parent = plan->parent;
     header->ordinal = plan->ordinal;
@@ -226,7 +227,7 @@ static bool is_unused(shm_arena *arena, uint64_t offset)
     if (!group_view(arena, offset, &group))
         return false; /* it is being made */
     for (int r = 0; r < group.size; r++)
-        if (atomic_load_explicit(&group.header->left[r], memory_order_seq_cst) == 0 &&
+        if (group_has_left(group.header, r) == GROUP_STAYS &&
             !slot_is_gone(&arena->slots[group.header->slot[r]], arena->kind))
             return false;
     return true;
@@ -260,7 +261,7 @@ void group_abandon(shm_arena *arena, uint64_t offset, int rank)
 {
     group_header *header = (group_header *)(void *)(arena->base + offset);
 
-    atomic_store_explicit(&header->left[rank], 1, memory_order_seq_cst);
+    atomic_store_explicit(&header->left[rank], GROUP_NEVER, memory_order_seq_cst);
 }
 
 void group_leave(shm_group *group)
@@ -269,7 +270,7 @@ void group_leave(shm_group *group)
     shm_arena *arena = group->arena;
     int slot = group->header->slot[group->rank];
 
-    atomic_store_explicit(&group->header->left[group->rank], 1, memory_order_seq_cst);
+    atomic_store_explicit(&group->header->left[group->rank], GROUP_LEFT, memory_order_seq_cst);
     extent_sweep(arena, &judge); /* this group, and others whose dead were not gone before */
     arena_drop(arena, slot);
 }

@@ -24,6 +24,7 @@ typedef struct group_plan {
     int size;
     uint16_t slot[SERRY_MAX_RANKS]; /* of each member */
     serry_rank_set present;         /* members not known to have failed or left */
+    serry_rank_set joined;          /* those of them that come as replacements */
     serry_policy policy;
     unsigned variant;
     uint32_t communicator;                    /* whose group it replaces; 0: a new one's */
@@ -71,6 +72,11 @@ void group_ring_all(const shm_group *group);
 static inline bool group_is_settled(const shm_group *g, int rank)
 {
     return atomic_load_explicit(&g->header->settled[rank], memory_order_seq_cst) != 0;
+}
+
+static inline enum group_left group_has_left(const group_header *header, int rank)
+{
+    return atomic_load_explicit(&header->left[rank], memory_order_seq_cst);
 }
 
 /* Freeze the word of the member that is rank `slot` of the job, if there is one, and wake who sleeps

@@ -142,6 +142,14 @@ enum group_call {
 
 #define GROUP_NOBODY UINT16_MAX
 
+/* Who touches a group no more. */
+enum group_left {
+    GROUP_STAYS = 0,
+    GROUP_LEFT, /* a member, for good or for the next group */
+    GROUP_NEVER /* one that has not come: if it was a replacement, others may have the place, or it
+                   again */
+};
+
 typedef struct group_header {
     /* line 0: written by the group's first rank before it says where the group is, then constant */
     _Alignas(SHM_LINE) uint64_t bytes; /* of the whole group; plain, published by formatted, as are
@@ -163,6 +171,7 @@ typedef struct group_header {
     uint32_t parts;             /* how many parts have been made of this one */
     uint64_t operations, epoch; /* what members start with */
     serry_rank_set present;     /* who is not known to have failed or left */
+    serry_rank_set joined;      /* of these: replacements, which were not in the group before */
     /* then: as line 0 */
     _Alignas(SHM_LINE) uint16_t slot[SERRY_MAX_RANKS]; /* each member's */
     uint16_t
@@ -172,8 +181,9 @@ typedef struct group_header {
     /* each once, by its member (or for it by the maker of the group): seq_cst when its region has
      * memory, seq_cst by monitors, who must not touch it before: see group_seal_dead */
     _Alignas(SHM_LINE) _Atomic uint8_t settled[SERRY_MAX_RANKS];
-    /* each by its member, once, when it has left and touches nothing any more; read by those that
-     * leave, seq_cst: where all have left, or are gone, the memory is given back */
+    /* enum group_left: each by its member, once, when it touches nothing any more, or for one that does
+     * not come; read by those that leave, seq_cst: where all have left, or are gone, the memory is
+     * given back */
     _Alignas(SHM_LINE) _Atomic uint8_t left[SERRY_MAX_RANKS];
 } group_header;
 

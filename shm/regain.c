@@ -30,7 +30,9 @@ int regain_applicant(const shm_group *group, int rank)
 
     for (uint32_t r = 0; r < arena->header->ranks; r++) {
         uint32_t slot = atomic_load_explicit(&arena->header->holder[r], memory_order_acquire);
-        if (slot < SHM_SLOTS && slot != group->header->slot[rank] &&
+        if (slot < SHM_SLOTS &&
+            (slot != group->header->slot[rank] ||
+             group_has_left(group->header, rank) == GROUP_NEVER) &&
             slot_is_alive(&arena->slots[slot]) &&
             atomic_load_explicit(&arena->slots[slot].asks, memory_order_seq_cst) == place)
             return (int)slot;
@@ -45,10 +47,12 @@ void regain_look_again(const shm_group *old, uint64_t offset)
     if (!group_view(old->arena, offset, &group))
         return;
     for (int r = 0; r < group.size; r++) {
-        uint32_t slot = group.header->slot[r];
+        const arena_slot *slot = &old->arena->slots[group.header->slot[r]];
         uint64_t place = request(group.header->communicator, r);
-        if (slot == old->header->slot[r] ||
-            atomic_load_explicit(&old->arena->slots[slot].asks, memory_order_seq_cst) == place)
+        bool wants = serry_rank_set_has(&group.header->joined, r)
+                         ? atomic_load_explicit(&slot->asks, memory_order_seq_cst) == place
+                         : group_has_left(old->header, r) != GROUP_NEVER;
+        if (wants || !group_is_settled(&group, r))
             continue;
         group_seal_member(&group, r);
         group_abandon(old->arena, offset, r);
@@ -70,11 +74,6 @@ typedef struct search {
     int rank;          /* in it */
 } search;
 
-static bool has_left(const group_header *header, int rank)
-{
-    return atomic_load_explicit(&header->left[rank], memory_order_seq_cst) != 0;
-}
-
 /* This rank's place, also where its predecessor has left it; -1: there is none. */
 static int place_in(const group_header *header, int size, int origin)
 {
@@ -95,7 +94,7 @@ static bool has_living(const shm_group *group, int but)
 {
     for (int r = 0; r < group->size; r++)
         if (r != but && serry_rank_set_has(&group->header->present, r) &&
-            !has_left(group->header, r) &&
+            group_has_left(group->header, r) == GROUP_STAYS &&
             slot_is_alive(&group->arena->slots[group->header->slot[r] % SHM_SLOTS]))
             return true;
     return false;
@@ -115,11 +114,12 @@ static void look_at(shm_arena *arena, uint64_t offset, void *argument)
         (s->found && !is_later(header, s->group.header)))
         return;
     bool present = serry_rank_set_has(&header->present, rank);
+    enum group_left left = group_has_left(header, rank);
     s->found = true;
     s->group = group;
     s->rank = rank;
-    s->inside = present && header->slot[rank] == s->slot;
-    s->left = present && has_left(header, rank);
+    s->inside = present && header->slot[rank] == s->slot && left != GROUP_NEVER;
+    s->left = present && left == GROUP_LEFT;
     s->living = has_living(&group, rank);
 }
 
@@ -133,13 +133,22 @@ static void look_and_call(shm_arena *arena, uint64_t offset, void *argument)
         group_call_all(&s->group, GROUP_CALL_MEETING);
 }
 
-static bool look(shm_member *m, search *s, int index, bool call)
+static bool look_once(shm_member *m, search *s, int index, bool call)
 {
     *s = (search){.parent = m->group.header->communicator,
                   .ordinal = (uint32_t)index,
                   .origin = m->group.rank,
                   .slot = m->group.header->slot[m->group.rank]};
     return extent_each_group(m->group.arena, call ? look_and_call : look_at, s);
+}
+
+/* Who entered a later group and died while this rank was looking has left that to be seen now, and
+ * somebody may live in it. */
+static bool look(shm_member *m, search *s, int index, bool call)
+{
+    bool looked = look_once(m, s, index, call);
+
+    return looked && s->found && !s->living ? look_once(m, s, index, call) : looked;
 }
 
 static int check(shm_member *m, const search *s, int index, serry_error *error)
@@ -242,32 +251,38 @@ static int await_admission(shm_member *m, int index, search *s, serry_error *err
 
 typedef struct place {
     uint32_t communicator, slot;
+    bool found; /* in a group, by this look */
 } place;
 
 static void seal_place(shm_arena *arena, uint64_t offset, void *argument)
 {
-    const place *p = argument;
+    place *p = argument;
     shm_group group;
 
     if (!group_view(arena, offset, &group) || group.header->communicator != p->communicator)
         return;
     for (int r = 0; r < group.size; r++) {
-        if (group.header->slot[r] != p->slot)
+        if (group.header->slot[r] != p->slot || group_has_left(group.header, r) != GROUP_STAYS)
             continue;
         if (group_is_settled(&group, r))
             group_seal_member(&group, r);
         group_abandon(arena, offset, r);
+        p->found = true;
     }
 }
 
-/* The table is not locked for long, unless somebody was stopped who holds the lock. */
+/* Until there is no more to find: a group may be replaced by one with this rank in it while its place
+ * in the old one is being given up. The table is not locked for long, unless somebody was stopped who
+ * holds the lock. */
 static void withdraw(shm_member *m, uint32_t communicator)
 {
-    place own = {communicator, m->group.header->slot[m->group.rank]};
+    place own = {.communicator = communicator, .slot = m->group.header->slot[m->group.rank]};
+    int tries = 0;
 
     atomic_store_explicit(&own_slot(m)->asks, 0, memory_order_seq_cst);
-    for (int i = 0; i < TRIES && !extent_each_group(m->group.arena, seal_place, &own); i++)
-        ;
+    do
+        own.found = false;
+    while ((!extent_each_group(m->group.arena, seal_place, &own) || own.found) && ++tries < TRIES);
 }
 
 /* ---- from beginning to end ----------------------------------------------------------------------- */

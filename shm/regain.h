@@ -16,7 +16,8 @@
  * The replacement may die at any time: its words are sealed like those of any dead rank. If it gives up
  * it takes back what it asks for, then seals its place wherever it has become a member meanwhile; the
  * maker of a group gives the place memory, then looks whether it is still asked for. One of both sees
- * the other. */
+ * the other. The place is free then, for the next replacement or for this one again (GROUP_NEVER), so who is
+ * new in a group is what its header says: the slot may be the same. */
 #ifndef SHM_REGAIN_H
 #define SHM_REGAIN_H
 

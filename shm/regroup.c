@@ -35,8 +35,8 @@ static int applicant(const shm_member *m, int rank)
 /* What a replacement of it goes by. */
 static uint16_t origin_of(const group_header *header, int rank)
 {
-    bool left = serry_rank_set_has(&header->present, rank) &&
-                atomic_load_explicit(&header->left[rank], memory_order_seq_cst) != 0;
+    bool left =
+        serry_rank_set_has(&header->present, rank) && group_has_left(header, rank) == GROUP_LEFT;
 
     return left ? GROUP_NOBODY : header->origin[rank];
 }
@@ -53,19 +53,18 @@ static group_plan plan_group(const shm_member *m)
                        .communicator = m->group.header->communicator,
                        .operations = m->operations,
                        .epoch = m->epoch};
-    bool joined = false;
 
     for (int r = 0; r < plan.size; r++) {
         int newcomer = applicant(m, r);
         plan.slot[r] = m->group.header->slot[r];
         plan.origin[r] = origin_of(m->group.header, r);
-        if (newcomer >= 0)
+        if (newcomer >= 0) {
             group_plan_member(&plan, r, newcomer);
-        else if (serry_rank_set_has(&m->alive_set, r))
+            serry_rank_set_add(&plan.joined, r);
+        } else if (serry_rank_set_has(&m->alive_set, r))
             group_plan_member(&plan, r, plan.slot[r]);
-        joined |= newcomer >= 0;
     }
-    if (joined) {
+    if (serry_rank_set_count(&plan.joined) > 0) {
         plan.epoch++;
         plan.operations += plan.policy == SERRY_REPORT; /* the one that tells of it */
     }
@@ -143,8 +142,8 @@ static void invite(const shm_member *m, uint32_t number)
 static void announce(shm_member *m, const shm_group *old)
 {
     arena_header *header = m->group.arena->header;
+    const group_header *own = m->group.header;
     uint64_t world = old->offset;
-    uint32_t slot;
 
     atomic_store_explicit(&m->group.header->entered, 1, memory_order_seq_cst);
     if ((m->news & NEWS_JOINED) ==
@@ -152,30 +151,30 @@ static void announce(shm_member *m, const shm_group *old)
         m->joined = (serry_rank_set){{0}};
     for (int r = 0; r < m->group.size; r++) {
         uint32_t before = old->header->slot[r];
-        if ((slot = m->group.header->slot[r]) == before)
+        if (!serry_rank_set_has(&own->joined, r))
             continue;
         serry_rank_set_add(&m->joined, r);
         m->news |= NEWS_JOINED;
         if (m->whole)
-            atomic_compare_exchange_strong_explicit(&header->holder[r], &before, slot,
+            atomic_compare_exchange_strong_explicit(&header->holder[r], &before, own->slot[r],
                                                     memory_order_seq_cst, memory_order_relaxed);
     }
     if (m->whole)
         atomic_compare_exchange_strong_explicit(&header->world, &world, m->group.offset,
                                                 memory_order_seq_cst, memory_order_relaxed);
     for (int r = 0; r < m->group.size; r++)
-        if ((slot = m->group.header->slot[r]) != old->header->slot[r])
-            invite(m, slot);
+        if (serry_rank_set_has(&own->joined, r))
+            invite(m, own->slot[r]);
 }
 
 /* Of those that did not come, and are not replaced. */
-static void seal_missing(const shm_member *m, const shm_group *old, const serry_rank_set *givers)
+static void seal_missing(const shm_member *m, const serry_rank_set *givers)
 {
     const group_header *header = m->group.header;
 
     for (int r = 0; r < m->group.size; r++)
         if (serry_rank_set_has(&header->present, r) && !serry_rank_set_has(givers, r) &&
-            header->slot[r] == old->header->slot[r])
+            !serry_rank_set_has(&header->joined, r))
             group_seal_member(&m->group, r);
 }
 
@@ -203,7 +202,7 @@ int regroup_enter(shm_member *m)
     pthread_mutex_unlock(&m->view);
     m->epoch = m->group.header->epoch;
     m->plan = m->control->plan = arena_plan_waiting(old.arena);
-    seal_missing(m, &old, &givers);
+    seal_missing(m, &givers);
     group_seal_dead(&m->group);
     channel_move(m, &old);
     announce(m, &old); /* now newcomers may come */

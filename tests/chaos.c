@@ -111,7 +111,7 @@ static void prepare(chaos_job *job)
 /* For the figures of all jobs: those of the board are the job's. */
 typedef struct sums {
     uint64_t operations, errors, timeouts, parts, shrinks, failures, joins, silent, otherwise;
-    uint64_t without_arena, epochs;
+    uint64_t regained, lost, without_arena, epochs;
 } sums;
 
 static void add(sums *s, const chaos_board *b)
@@ -124,6 +124,8 @@ static void add(sums *s, const chaos_board *b)
     s->failures += b->failures;
     s->joins += b->joins;
     s->silent += b->silent;
+    s->regained += b->regained;
+    s->lost += b->lost;
     s->otherwise += b->otherwise;
     s->without_arena += b->without_arena;
     s->epochs += b->epoch;
@@ -228,6 +230,7 @@ static void print_summary(const chaos_control *c, const sums *s, double seconds)
         "epochs\n"
         "  seen by the ranks: %llu failures, %llu replacements under report (%llu without the "
         "failure before)\n"
+        "  %llu newcomers took their places in a part, %llu found nobody there\n"
         "  %llu calls had ended otherwise for a rank that was killed; memory refused %llu times\n"
         "  arena: at most %.1f MiB, after %llu replacements\n",
         c->job.size, seconds, (unsigned long long)c->totals.jobs,
@@ -238,6 +241,7 @@ static void print_summary(const chaos_control *c, const sums *s, double seconds)
         (unsigned long long)c->totals.stops, (unsigned long long)c->totals.respawns,
         (unsigned long long)s->epochs, (unsigned long long)s->failures,
         (unsigned long long)s->joins, (unsigned long long)s->silent,
+        (unsigned long long)s->regained, (unsigned long long)s->lost,
         (unsigned long long)s->otherwise, (unsigned long long)s->without_arena,
         (double)c->totals.arena_most / (1 << 20), (unsigned long long)c->totals.arena_respawns);
 }

@@ -18,6 +18,7 @@
  *   chaos_board.c      what ranks log, and comparing it
  *   chaos_rank.c       the life of a rank
  *   chaos_parts.c      its life in parts of the world: split, revoke, agree, shrink
+ *   chaos_standing.c   in a part that outlives deaths: replacements take their places there, too
  *   chaos_account.c    which outcomes are right, and who is a member after them
  *   chaos_operation.c  one random collective call and its result */
 #ifndef TEST_CHAOS_H
@@ -27,6 +28,7 @@
 #include "reference.h"
 
 enum { CHAOS_RANKS = 16, CHAOS_ENTRIES = 256, CHAOS_DATA = 8 };
+enum { CHAOS_COLOUR = 8 };                     /* shift: in the key of a call in a part */
 enum { CHAOS_ELEMENTS = 24576 };               /* most that a call moves, all blocks together */
 enum { CHAOS_LENGTH = CHAOS_ELEMENTS + 8192 }; /* of an input, from which calls take stretches */
 enum {
@@ -66,8 +68,9 @@ typedef struct chaos_board {
     _Atomic int failed; /* somebody has found a fault, and has said which */
     _Atomic uint64_t operations, errors, timeouts, parts, shrinks; /* of all ranks */
     _Atomic uint64_t failures, joins, silent; /* told to the lowest member: see chaos_account.c */
-    _Atomic uint64_t otherwise;               /* see chaos_log */
-    _Atomic uint64_t without_arena;           /* ranks that got no memory from serry_alloc */
+    _Atomic uint64_t regained, lost; /* places in the standing part: see chaos_standing.c */
+    _Atomic uint64_t otherwise;      /* see chaos_log */
+    _Atomic uint64_t without_arena;  /* ranks that got no memory from serry_alloc */
     _Atomic uint64_t epoch;
     chaos_seat seat[CHAOS_RANKS];
 } chaos_board;
@@ -96,12 +99,22 @@ typedef struct chaos_group {
     int size, rank;
     serry_policy policy;
     bool is_world;
+    bool is_standing;                  /* replacements take their places in it */
     bool revocable;                    /* a call may return SERRY_ERR_REVOKED */
     uint64_t members;                  /* not known to have failed */
     uint64_t epoch;                    /* after the last call */
     int world[CHAOS_RANKS];            /* their ranks in the world */
     unsigned incarnation[CHAOS_RANKS]; /* 0: not known yet */
 } chaos_group;
+
+/* What is known of the parts of the world. */
+typedef enum chaos_fact {
+    FACT_BORN,    /* operation that made the standing part, plus 1; 0: there is none */
+    FACT_RANKS,   /* who took part in that, */
+    FACT_ORDINAL, /* and how many parts there had been before */
+    FACT_PARTS,   /* how many there have been up to now */
+    FACTS
+} chaos_fact;
 
 typedef struct chaos_rank {
     const chaos_job *job;
@@ -112,12 +125,15 @@ typedef struct chaos_rank {
     uint64_t sequence; /* its own chance */
     serry_op user_op;
     chaos_group world;
+    chaos_group standing; /* no comm: this rank is not in it */
     unsigned char *private_send, *private_recv, *arena_send, *arena_recv, *shadow;
 
     /* all elders have the same */
     uint64_t index; /* of the operation that comes next */
     uint64_t call;  /* number of the next call on the world; an operation may take several */
     uint64_t state; /* made of all outcomes so far */
+    uint64_t facts[FACTS];
+    uint64_t newcomers, holders; /* in the last sync: who was new, who was in the standing part */
 } chaos_rank;
 
 typedef struct chaos_operation {
@@ -177,9 +193,27 @@ bool chaos_again(chaos_rank *self, serry_comm *comm, int code);
 /* Split the world, and work in the part. */
 int chaos_part(chaos_rank *self, uint64_t *sequence);
 
+/* Split the world, as operation self->index does. part->comm is NULL where there is none. */
+int chaos_split(chaos_rank *self, chaos_group *part);
+
+/* The colour of a rank when that operation splits the world; what this rank's part is then, where
+ * those ranks take part; and whether the library says the same. */
+int chaos_colour(const chaos_rank *self, int rank, uint64_t index);
+void chaos_fill_part(const chaos_rank *self, chaos_group *part, uint64_t ranks, uint64_t index);
+void chaos_check_part(chaos_rank *self, const chaos_group *part);
+
 /* Agree, shrink, work in what is left, and leave it. */
 void chaos_recover(chaos_rank *self, chaos_group *g, uint64_t *sequence, uint64_t key,
                    bool revoked);
+
+/* chaos_standing.c */
+
+/* Make the standing part, work in it, or leave it. */
+int chaos_stand(chaos_rank *self, uint64_t *sequence);
+
+/* After a sync with newcomers: they take their places in it. */
+void chaos_regain(chaos_rank *self);
+void chaos_leave_standing(chaos_rank *self);
 
 /* chaos_rank.c */
 void chaos_live(const chaos_job *job, int rank, unsigned incarnation);

@@ -83,11 +83,11 @@ static uint64_t account_joined(chaos_rank *self, chaos_group *g)
 {
     uint64_t ranks = serry_last_error(g->comm)->ranks.bits[0], silent = ranks & g->members;
 
-    expect(self, g, g->is_world && g->policy == SERRY_REPORT && ranks != 0,
+    expect(self, g, (g->is_world || g->is_standing) && g->policy == SERRY_REPORT && ranks != 0,
            "nobody can have joined", SERRY_ERR_RANK_JOINED, ranks);
     lose(self, g, silent, SERRY_ERR_RANK_JOINED);
     g->members |= ranks;
-    if (g->rank == __builtin_ctzll(g->members & ~ranks)) {
+    if (g->is_world && g->rank == __builtin_ctzll(g->members & ~ranks)) {
         atomic_fetch_add(&self->board->joins, (unsigned)__builtin_popcountll(ranks));
         atomic_fetch_add(&self->board->silent, (unsigned)__builtin_popcountll(silent));
     }

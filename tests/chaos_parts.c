@@ -1,30 +1,46 @@
 /* chaos_parts.c - parts of the world: a rank splits, works, revokes, agrees, shrinks; see chaos.h.
  *
- * Replacements do not come into parts, so a part only loses members. */
+ * Nobody is replaced meanwhile, so these parts only lose members; chaos_standing.c has another one. */
 #include "chaos.h"
 
 #include <string.h>
 
-enum { CALLS_MOST = 6, REST_CALLS = 3, KEY_REST = 32, KEY_COLOUR = 8 /* shift */ };
+enum { CALLS_MOST = 6, REST_CALLS = 3, KEY_REST = 32 };
 
-static int colour_of(const chaos_rank *self, int rank, uint64_t colours)
+/* How the world is divided by an operation. */
+typedef struct division {
+    uint64_t colours, odd;
+    bool backwards;
+} division;
+
+static division divide(const chaos_rank *self, uint64_t index)
 {
-    uint64_t sequence = chaos_mix(self->job->seed + 2, self->index);
-    uint64_t odd = chaos_chance(&sequence, 4);
+    static const uint64_t colours[] = {1, 1, 2, 3};
+    uint64_t sequence = chaos_mix(self->job->seed + 2, index);
+    division d = {colours[chaos_chance(&sequence, 4)], chaos_chance(&sequence, 4), false};
 
-    return odd == 0 && rank % 4 == 3 ? SERRY_UNDEFINED : rank % (int)colours;
+    d.backwards = chaos_chance(&sequence, 2) == 0;
+    return d;
+}
+
+int chaos_colour(const chaos_rank *self, int rank, uint64_t index)
+{
+    division d = divide(self, index);
+
+    return d.odd == 0 && rank % 4 == 3 ? SERRY_UNDEFINED : rank % (int)d.colours;
 }
 
 /* Who took part and gave the same colour, in the order of the keys. */
-static void fill_part(const chaos_rank *self, chaos_group *part, uint64_t colours, bool backwards)
+void chaos_fill_part(const chaos_rank *self, chaos_group *part, uint64_t ranks, uint64_t index)
 {
     const chaos_group *w = &self->world;
-    int own = colour_of(self, self->rank, colours);
+    bool backwards = divide(self, index).backwards;
+    int own = chaos_colour(self, self->rank, index);
 
     *part = (chaos_group){.comm = part->comm, .policy = SERRY_REPORT};
     for (int i = 0; i < w->size; i++) {
         int r = backwards ? w->size - 1 - i : i;
-        if ((w->members >> r & 1) == 0 || colour_of(self, r, colours) != own)
+        if ((ranks >> r & 1) == 0 || chaos_colour(self, r, index) != own)
             continue;
         if (r == self->rank)
             part->rank = part->size;
@@ -32,6 +48,43 @@ static void fill_part(const chaos_rank *self, chaos_group *part, uint64_t colour
         part->incarnation[part->size++] = w->incarnation[r];
     }
     part->members = (UINT64_C(1) << part->size) - 1;
+}
+
+int chaos_split(chaos_rank *self, chaos_group *part)
+{
+    chaos_group *w = &self->world;
+    uint64_t key = (self->call + 1) << 16;
+    bool backwards = divide(self, self->index).backwards;
+    int colour = chaos_colour(self, self->rank, self->index), code;
+
+    part->comm = NULL;
+    chaos_at(self, "call %#llx: split, colour %d, policy %d", (unsigned long long)key, colour,
+             (int)w->policy);
+    chaos_place(self->seat);
+    chaos_hurry(self, w->comm);
+    do {
+        code = serry_split(w->comm, colour, backwards ? -self->rank : self->rank, &part->comm);
+    } while (chaos_again(self, w->comm, code));
+    chaos_place(self->seat);
+    uint64_t ranks = chaos_account(self, w, code, -1, 0);
+    chaos_log(self, key, code, ranks, w->epoch, 0, false);
+    self->facts[FACT_PARTS] += code == SERRY_OK;
+    if ((part->comm != NULL) != (code == SERRY_OK && colour >= 0))
+        chaos_fail(self, "split gave %p", (void *)part->comm);
+    if (part->comm == NULL)
+        return code;
+    atomic_fetch_add(&self->board->parts, 1);
+    chaos_fill_part(self, part, w->members, self->index);
+    chaos_check_part(self, part);
+    return code;
+}
+
+void chaos_check_part(chaos_rank *self, const chaos_group *part)
+{
+    serry_set_timeout(part->comm, -1);
+    if (serry_size(part->comm) != part->size || serry_rank(part->comm) != part->rank)
+        chaos_fail(self, "rank %d of %d in a part, not %d of %d", serry_rank(part->comm),
+                   serry_size(part->comm), part->rank, part->size);
 }
 
 /* ---- what is left ------------------------------------------------------------------------------- */
@@ -136,32 +189,13 @@ static void work_in_part(chaos_rank *self, chaos_group *part, uint64_t *sequence
 
 int chaos_part(chaos_rank *self, uint64_t *sequence)
 {
-    chaos_group *w = &self->world, part = {.comm = NULL};
-    uint64_t key = (self->call + 1) << 16, colours = 1 + chaos_chance(sequence, 3);
-    bool backwards = chaos_chance(sequence, 2) == 0;
-    int colour = colour_of(self, self->rank, colours), code;
+    chaos_group part;
+    int colour = chaos_colour(self, self->rank, self->index), code = chaos_split(self, &part);
+    uint64_t key = (self->call + 1) << 16 | (uint64_t)(colour + 1) << CHAOS_COLOUR;
 
-    chaos_at(self, "call %#llx: split, colour %d, policy %d", (unsigned long long)key, colour,
-             (int)w->policy);
-    chaos_place(self->seat);
-    chaos_hurry(self, w->comm);
-    do {
-        code = serry_split(w->comm, colour, backwards ? -self->rank : self->rank, &part.comm);
-    } while (chaos_again(self, w->comm, code));
-    chaos_place(self->seat);
-    uint64_t ranks = chaos_account(self, w, code, -1, 0);
-    chaos_log(self, key, code, ranks, w->epoch, 0, false);
-    if ((part.comm != NULL) != (code == SERRY_OK && colour >= 0))
-        chaos_fail(self, "split gave %p", (void *)part.comm);
     if (part.comm == NULL)
         return code;
-    atomic_fetch_add(&self->board->parts, 1);
-    fill_part(self, &part, colours, backwards);
-    serry_set_timeout(part.comm, -1);
-    if (serry_size(part.comm) != part.size || serry_rank(part.comm) != part.rank)
-        chaos_fail(self, "rank %d of %d in a part, not %d of %d", serry_rank(part.comm),
-                   serry_size(part.comm), part.rank, part.size);
-    work_in_part(self, &part, sequence, key | (uint64_t)(colour + 1) << KEY_COLOUR);
+    work_in_part(self, &part, sequence, key);
     chaos_at(self, "finalize of a part");
     chaos_place(self->seat);
     if (serry_finalize(&part.comm) != SERRY_OK)

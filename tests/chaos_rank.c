@@ -9,7 +9,7 @@ enum { SYNC_EVERY = 16, BLOCK = 96, SYNC_WORDS = 4, STATE_WORDS = 3000 };
 enum { MEMORY_BYTES = CHAOS_ELEMENTS * 8 + 256 };
 
 /* What a rank says in a sync. */
-enum { SAYS_ELDER = 1, SAYS_STOP = 2, SAYS_INCARNATION = 8 /* shift */ };
+enum { SAYS_ELDER = 1, SAYS_STOP = 2, SAYS_STANDS = 4, SAYS_INCARNATION = 8 /* shift */ };
 
 /* A call on the world is over: the state is made of all of them. */
 static void note(chaos_rank *self, int code, uint64_t ranks, uint64_t hash)
@@ -53,9 +53,12 @@ static uint64_t learn(chaos_rank *self, uint64_t ranks, const uint64_t (*said)[S
     uint64_t newcomers = 0;
 
     *stop = false;
+    self->holders = 0;
     for (int r = 0; r < self->world.size; r++) {
         if ((ranks >> r & 1) == 0)
             continue;
+        if ((said[r][0] & SAYS_STANDS) != 0)
+            self->holders |= UINT64_C(1) << r;
         self->world.incarnation[r] = (unsigned)(said[r][0] >> SAYS_INCARNATION);
         if ((said[r][0] & SAYS_ELDER) == 0) {
             newcomers |= UINT64_C(1) << r;
@@ -92,9 +95,10 @@ static int sync_once(chaos_rank *self, uint64_t *newcomers, bool *stop)
     chaos_group *w = &self->world;
     bool elder = is_elder(self);
     uint64_t said[CHAOS_RANKS][SYNC_WORDS], ranks;
-    uint64_t own[SYNC_WORDS] = {(elder ? SAYS_ELDER : 0) | (self->board->stop ? SAYS_STOP : 0) |
-                                    (uint64_t)self->incarnation << SAYS_INCARNATION,
-                                self->index, self->call, self->state};
+    uint64_t says = (elder ? SAYS_ELDER : 0) | (self->board->stop ? SAYS_STOP : 0) |
+                    (self->standing.comm != NULL ? SAYS_STANDS : 0);
+    uint64_t own[SYNC_WORDS] = {says | (uint64_t)self->incarnation << SAYS_INCARNATION, self->index,
+                                self->call, self->state};
     serry_rank_set set;
     int code;
 
@@ -125,6 +129,12 @@ static int sync_once(chaos_rank *self, uint64_t *newcomers, bool *stop)
     return code;
 }
 
+/* What is known of the parts, and much else. */
+static uint64_t word_of_lesson(const chaos_rank *self, size_t i)
+{
+    return i < FACTS ? self->facts[i] : chaos_mix(self->state, i);
+}
+
 /* The newcomers get something large from the lowest elder. */
 static int teach(chaos_rank *self, int root)
 {
@@ -133,7 +143,7 @@ static int teach(chaos_rank *self, int root)
     int code;
 
     for (size_t i = 0; i < STATE_WORDS; i++)
-        lesson[i] = w->rank == root ? chaos_mix(self->state, i) : 0;
+        lesson[i] = w->rank == root ? word_of_lesson(self, i) : 0;
     chaos_at(self, "call %#llx: broadcast of the state from rank %d, policy %d",
              (unsigned long long)key_of(self), root, (int)w->policy);
     chaos_place(self->seat);
@@ -143,8 +153,10 @@ static int teach(chaos_rank *self, int root)
     } while (chaos_again(self, w->comm, code));
     chaos_place(self->seat);
     uint64_t ranks = chaos_account(self, w, code, root, 0);
+    if (code == SERRY_OK && !is_elder(self))
+        memcpy(self->facts, lesson, sizeof(self->facts));
     for (size_t i = 0; i < STATE_WORDS; i++)
-        if (lesson[i] != (code == SERRY_OK || w->rank == root ? chaos_mix(self->state, i) : 0))
+        if (lesson[i] != (code == SERRY_OK || w->rank == root ? word_of_lesson(self, i) : 0))
             chaos_fail(self, "word %zu of the state is wrong after %s", i, serry_error_name(code));
     chaos_log(self, key_of(self), code, ranks, w->epoch, 0, false);
     note(self, code, ranks, 0);
@@ -154,14 +166,13 @@ static int teach(chaos_rank *self, int root)
 /* Until all that are there know the same. True: this was the last one. */
 static bool sync_all(chaos_rank *self)
 {
-    uint64_t newcomers;
     bool stop = false;
 
     for (;;) {
-        if (sync_once(self, &newcomers, &stop) != SERRY_OK)
+        if (sync_once(self, &self->newcomers, &stop) != SERRY_OK)
             continue;
-        if (newcomers == 0 ||
-            teach(self, __builtin_ctzll(self->world.members & ~newcomers)) == SERRY_OK)
+        if (self->newcomers == 0 ||
+            teach(self, __builtin_ctzll(self->world.members & ~self->newcomers)) == SERRY_OK)
             break;
     }
     self->seat->elder = self->incarnation;
@@ -215,6 +226,11 @@ static int work(chaos_rank *self)
     case 1:
         code = chaos_part(self, &sequence);
         break;
+    case 2:
+    case 3:
+    case 4:
+        code = chaos_stand(self, &sequence);
+        break;
     default:
         chaos_draw(self->job, &sequence, self->world.size, &op);
         code = chaos_run(self, &self->world, &op, key_of(self));
@@ -237,6 +253,10 @@ static void work_until_stopped(chaos_rank *self)
             if (sync_all(self))
                 return;
             set_policy(self);
+            if (self->newcomers != 0 && self->facts[FACT_BORN] != 0) {
+                chaos_regain(self);
+                note(self, SERRY_OK, self->newcomers, self->facts[FACT_BORN]);
+            }
             synced = true;
         }
         int code = work(self);
@@ -320,6 +340,7 @@ static void end(chaos_rank *self)
             chaos_fail(self, "revoke: %s", serry_last_error(w->comm)->message);
         chaos_recover(self, w, &sequence, key_of(self), revoke);
     }
+    chaos_leave_standing(self);
     close_buffers(self);
     chaos_at(self, "finalize");
     if (serry_finalize(&w->comm) != SERRY_OK)

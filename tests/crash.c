@@ -19,7 +19,8 @@
 #include "crash_trial.h"
 #include "deaths.h"
 
-enum { DOUBLES = 8 };
+/* Trials with a second victim, and ranks in them. */
+enum { DOUBLES = 8, DOUBLE_SIZE = 4 };
 
 /* Of a section of more instructions so many points are tried, about. */
 enum { LONG_KILLED = 90000, LONG_SEALED = 20000, SAMPLE = 5 };
@@ -77,14 +78,14 @@ static void try_some(plan *p)
     }
 }
 
-/* Who has not joined yet cannot be sealed. */
+/* Who has not joined yet cannot be sealed, and is not known to be dead. */
 static bool is_possible(const plan *p)
 {
     const crash_scenario *s = &p->scenario;
 
     switch (p->fault) {
-    case PLAN_KILL_TWO:
-        return !s->joins;
+    case PLAN_KILL_TWO: /* nor is there a newcomer for each */
+        return !s->joins && s->newcomers < 2;
     case PLAN_SEAL:
         return !s->awake && !s->joins && s->victim < s->size;
     case PLAN_KILL:
@@ -139,12 +140,17 @@ static const struct {
     {"recoveries", crash_recoveries, &crash_recoveries_count, PLAN_KILL},
     {"memberships", crash_memberships, &crash_memberships_count, PLAN_KILL},
     {"replacements", crash_replacements, &crash_replacements_count, PLAN_KILL},
+    {"parts", crash_parts, &crash_parts_count, PLAN_KILL},
     {"messages", crash_messages, &crash_messages_count, PLAN_KILL},
     {"requests", crash_requests, &crash_requests_count, PLAN_KILL},
     {"double_collectives", crash_collectives, &crash_collectives_count, PLAN_KILL_TWO},
+    {"double_recoveries", crash_recoveries, &crash_recoveries_count, PLAN_KILL_TWO},
     {"double_memberships", crash_memberships, &crash_memberships_count, PLAN_KILL_TWO},
+    {"double_replacements", crash_replacements, &crash_replacements_count, PLAN_KILL_TWO},
+    {"double_parts", crash_parts, &crash_parts_count, PLAN_KILL_TWO},
     {"sleeping_memberships", crash_memberships, &crash_memberships_count, PLAN_SEAL},
     {"sleeping_replacements", crash_replacements, &crash_replacements_count, PLAN_SEAL},
+    {"sleeping_parts", crash_parts, &crash_parts_count, PLAN_SEAL},
     {"sleeping_collectives", crash_collectives, &crash_collectives_count, PLAN_SEAL},
     {"sleeping_messages", crash_messages, &crash_messages_count, PLAN_SEAL},
     {"sleeping_requests", crash_requests, &crash_requests_count, PLAN_SEAL},
@@ -157,7 +163,18 @@ typedef struct chosen {
     size_t count;
 } chosen;
 
-/* Two that are killed have one rank more, so that two are left. */
+/* Two that are killed have more ranks, so that two are left, who has fallen before not counted. */
+static void enlarge(crash_scenario *s)
+{
+    int size = DOUBLE_SIZE + s->fallen;
+
+    if (s->victim >= s->size)
+        s->victim += size - s->size;
+    if (s->fallen && s->root == s->size - 1)
+        s->root = size - 1;
+    s->size = size;
+}
+
 static chosen choose(size_t group, const char *only)
 {
     chosen c = {calloc(*groups[group].count, sizeof(plan)), 0};
@@ -167,7 +184,7 @@ static chosen choose(size_t group, const char *only)
                   .scenario = groups[group].scenarios[i],
                   .fault = groups[group].fault};
         if (p.fault == PLAN_KILL_TWO)
-            p.scenario.size = CRASH_RANKS - 1;
+            enlarge(&p.scenario);
         if (only == NULL || strstr(p.scenario.name, only) != NULL)
             c.plans[c.count++] = p;
     }

@@ -75,11 +75,13 @@ bool crash_has_fired(const crash_actor *a)
 /* ---- going on --------------------------------------------------------------------------------- */
 
 /* Everybody's number is a bit of the first sum, which so tells who took part. The last one tells who
- * has seen the fault strike. */
-static int sum_few(crash_actor *a, serry_comm *comm, int64_t turn, int64_t *mask, bool *fired)
+ * has seen the fault strike. For a newcomer the section of the others may be the first of its
+ * own turns (crash_sum): nobody says so then, or it would count one more than they. */
+static int sum_few(crash_actor *a, serry_comm *comm, int64_t turn, int64_t *mask, bool counts,
+                   bool *fired)
 {
     int64_t value[4] = {INT64_C(1) << a->self->rank, 1000 * (a->self->rank + 1), turn,
-                        crash_has_fired(a)};
+                        counts && crash_has_fired(a)};
     int64_t sum[4], tags = 0, members = 0;
     int rc = serry_allreduce(value, sum, 4, SERRY_I64, SERRY_SUM, comm);
 
@@ -101,7 +103,18 @@ int crash_sum(crash_actor *a, serry_comm *comm, int64_t turn, int64_t *mask)
 {
     bool unused;
 
-    return sum_few(a, comm, turn, mask, &unused);
+    return sum_few(a, comm, turn, mask, false, &unused);
+}
+
+void crash_await_strike(crash_actor *a, serry_comm *comm)
+{
+    int64_t mask;
+
+    for (bool fired = false; !fired; usleep(300)) {
+        int rc = sum_few(a, comm, 0, &mask, true, &fired);
+        if (!test_expect(a->self, SERRY_OK, rc, comm, "waiting for the fault"))
+            return;
+    }
 }
 
 static int sum_many(crash_actor *a, serry_comm *comm, int64_t turn, int64_t *mask)
@@ -153,14 +166,15 @@ static bool has_joined(const crash_actor *a, int rc)
 void crash_go_on(crash_actor *a, serry_comm *comm, const char *what)
 {
     const crash_scenario *s = a->scenario;
-    unsigned all = (1u << a->self->size) - 1, wanted = all & ~a->trial->gone;
+    unsigned all = (1u << a->self->size) - 1, apart = comm == a->part && s->apart ? 1 : 0;
+    unsigned wanted = all & ~a->trial->gone & ~apart;
     bool same = s->newcomers > 0 && s->policy != SERRY_REPORT, fired = false;
     int64_t mask = 0, turn = 0;
 
     for (int good = 0; good < 3; turn += !same) {
         test_at(a->self, "%s: %s, operation %lld after it", s->name, what, (long long)turn);
-        int rc =
-            turn % 2 == 0 ? sum_few(a, comm, turn, &mask, &fired) : sum_many(a, comm, turn, &mask);
+        int rc = turn % 2 == 0 ? sum_few(a, comm, turn, &mask, true, &fired)
+                               : sum_many(a, comm, turn, &mask);
         crash_note(a, what, rc, rc == SERRY_OK ? mask : 0);
         if (has_joined(a, rc))
             turn = -1;
@@ -253,6 +267,8 @@ static void survive(crash_actor *a)
     test_raise(a->self, CRASH_SURVIVED);
     test_await(a->self, CRASH_WOKEN, 1);
     crash_go_on(a, a->comm, "beside the sleeper");
+    if (a->part != NULL && a->part != a->comm)
+        crash_go_on(a, a->part, "in the part, beside the sleeper");
 }
 
 /* A victim that comes to itself again: it has lost the communicator, or has been through before it
@@ -279,8 +295,8 @@ void crash_body(test_rank *self)
     test_meet(self);
     if (a->scenario->fallen && self->rank < a->scenario->size)
         fall(a);
-    if (a->scenario->newcomers > 0)
-        crash_rejoin_prepare(a);
+    if (a->scenario->ready != NULL)
+        a->scenario->ready(a);
     if (self->rank == a->scenario->victim) {
         step_begin(self);
         int rc = section(a);

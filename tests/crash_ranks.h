@@ -5,7 +5,7 @@
 
 #include "harness.h"
 
-#define CRASH_RANKS 5 /* newcomers included */
+#define CRASH_RANKS 6 /* newcomers included */
 
 /* Of each operation: a hang is told with the names of those that it waits for. */
 #define CRASH_TIMEOUT_MS 60000
@@ -29,14 +29,16 @@ typedef struct crash_scenario {
 
     bool fallen;   /* the last rank has been killed before, and all know */
     int newcomers; /* harness ranks from `size` on: the first takes the place of the fallen rank, the
-                      second that of the victim (of the fallen rank where that was the victim's) */
+                      second that of the victim, which may be the first */
+    bool apart;    /* rank 0 is not in the part, where the ranks have one before the section */
     bool joins;    /* the section is serry_init itself */
     unsigned requests;       /* started at a time, by the section */
     serry_progress progress; /* as in the configuration */
     unsigned points;         /* about so many are tried, by chance; 0: all, of a short section */
     bool awake;              /* no sleeper: it leaves, or revokes when it wakes up */
 
-    void (*prepare)(crash_actor *a);       /* all ranks, before the section; NULL: nothing */
+    void (*prepare)(crash_actor *a);       /* all members, before anybody falls; NULL: nothing */
+    void (*ready)(crash_actor *a);         /* all ranks, then, right before the section; likewise */
     int (*section)(crash_actor *a);        /* NULL: the collective */
     void (*judge)(crash_actor *a, int rc); /* the survivors, after it; NULL: of the collective */
 } crash_scenario;
@@ -49,7 +51,7 @@ typedef struct crash_entry {
 } crash_entry;
 
 typedef struct crash_log {
-    bool outside;     /* this rank has not got into the job */
+    bool outside;     /* this rank has not got into the job, or is not in the part */
     unsigned entries; /* written, of which the first few are kept */
     uint64_t hash;    /* of all */
     crash_entry entry[20];
@@ -105,14 +107,21 @@ void crash_collective_judge(crash_actor *a, int rc);
 void crash_collective_excluded(crash_actor *a);
 void crash_collective_release(crash_actor *a);
 
-/* After the last rank has fallen: members wait until it is time for the section, newcomers until it
- * is time to come. crash_rejoin.c */
-void crash_rejoin_prepare(crash_actor *a);
+/* Does it come into a running job? */
+bool crash_is_newcomer(const crash_actor *a);
+
+/* Wait until a newcomer has called all members of the communicator to meet, where a member is the
+ * victim: its section is that meeting then. */
+void crash_await_call(const crash_actor *a, const serry_comm *comm);
 
 /* Join the job as this rank of it. */
 int crash_join(crash_actor *a, int rank, serry_entry entry);
 
-/* The first sum of crash_go_on, in which all take part: as bits, into *mask. */
+/* The first sum of crash_go_on, in which all take part: as bits, into *mask. It is none of those that
+ * must succeed. */
 int crash_sum(crash_actor *a, serry_comm *comm, int64_t turn, int64_t *mask);
+
+/* Such sums until all who take part have seen the fault strike. */
+void crash_await_strike(crash_actor *a, serry_comm *comm);
 
 #endif

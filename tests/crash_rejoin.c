@@ -12,24 +12,30 @@ static int fallen_of(const crash_actor *a)
     return a->scenario->size - 1;
 }
 
-static bool is_newcomer(const crash_actor *a)
+bool crash_is_newcomer(const crash_actor *a)
 {
     return a->self->rank >= a->scenario->size;
 }
 
-/* Has the newcomer called all to meet? */
-static bool is_called(const crash_actor *a)
+static bool is_called(const serry_comm *comm)
 {
-    const shm_member *m = (const shm_member *)(const void *)a->comm->member;
+    const shm_member *m = (const shm_member *)(const void *)comm->member;
 
     return group_called(&m->group) == GROUP_CALL_MEETING;
 }
 
-void crash_rejoin_prepare(crash_actor *a)
+void crash_await_call(const crash_actor *a, const serry_comm *comm)
+{
+    while (a->scenario->victim < a->scenario->size && !is_called(comm))
+        usleep(200);
+}
+
+/* Members wait until it is time for the section, newcomers until it is time to come. */
+static void await_time(crash_actor *a)
 {
     const crash_scenario *s = a->scenario;
 
-    if (is_newcomer(a)) {
+    if (crash_is_newcomer(a)) {
         a->trial->log[a->self->rank].outside = true;
         test_await(a->self, CRASH_READY, (unsigned)s->size - 1);
         if (a->self->rank > s->size)
@@ -39,8 +45,7 @@ void crash_rejoin_prepare(crash_actor *a)
     if (s->policy == SERRY_REPORT)
         test_expect(a->self, SERRY_ERR_RANK_FAILED, serry_barrier(a->comm), a->comm, "barrier");
     test_raise(a->self, CRASH_READY);
-    while (s->victim < s->size && !is_called(a))
-        usleep(200);
+    crash_await_call(a, a->comm);
 }
 
 /* The first newcomer takes the place of the fallen rank; the second that of who else is missing. */
@@ -57,7 +62,7 @@ static int meet(crash_actor *a)
 {
     int64_t mask = 0;
 
-    if (is_newcomer(a))
+    if (crash_is_newcomer(a))
         return come(a);
     if (a->scenario->victim >= a->scenario->size)
         return SERRY_OK;
@@ -67,13 +72,13 @@ static int meet(crash_actor *a)
 static void meet_judge(crash_actor *a, int rc)
 {
     crash_note(a, "the meeting", rc, 0);
-    if (is_newcomer(a))
+    if (crash_is_newcomer(a))
         test_expect(a->self, SERRY_OK, rc, NULL, "serry_init of the newcomer");
     else if (rc != SERRY_ERR_RANK_JOINED || a->scenario->policy != SERRY_REPORT)
         crash_may_fail(a, a->comm, "the meeting", rc);
 }
 
-#define MEETING .fallen = true, .section = meet, .judge = meet_judge
+#define MEETING .fallen = true, .ready = await_time, .section = meet, .judge = meet_judge
 
 const crash_scenario crash_replacements[] = {
     {"meeting that reports", 3, 1, .newcomers = 1, MEETING},

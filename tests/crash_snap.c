@@ -17,7 +17,7 @@
 
 /* How much of each is compared. Of a buffer its beginning is enough: nothing in it counts before
  * the word moves. */
-enum { BUFFER_BYTES = 128, EXTENTS_SEEN = 12, GROUPS_SEEN = 3, LINES_SEEN = 4, LIST_BYTES = 24 };
+enum { BUFFER_BYTES = 128, EXTENTS_SEEN = 12, GROUPS_SEEN = 5, LINES_SEEN = 4, LIST_BYTES = 24 };
 
 /* A segment without a name: see segment.c. */
 static bool is_segment(const char *target)
@@ -195,6 +195,7 @@ static void snapshot(stepper *s)
         return;
     const arena_slot *slots = (const arena_slot *)(const void *)(s->arena + h->slots_offset);
     snap(s, &slots[s->rank], offsetof(arena_slot, invited));
+    snap(s, (const void *)&slots[s->rank].asks, sizeof(slots->asks));
     snap_group(s, h->world_offset);
     snap_pool(s, h);
 }

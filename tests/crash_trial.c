@@ -13,7 +13,8 @@
 
 #include "deaths.h"
 
-enum { CHANGES_MOST = 4000, STEPS_MOST = 400000 };
+/* A newcomer that the others keep waiting looks through all groups every 20 ms: 60000 instructions. */
+enum { CHANGES_MOST = 4000, STEPS_MOST = 2000000 };
 
 /* ---- one trial -------------------------------------------------------------------------------- */
 
@@ -198,8 +199,10 @@ static bool seal_there(plan *p, crash_point point, bool leaping)
 
 void plan_draw_second(plan *p, uint64_t *sequence)
 {
+    unsigned ranks = (unsigned)(p->scenario.size + p->scenario.newcomers);
+
     do
-        p->second = (int)chance(sequence, (unsigned)p->scenario.size);
+        p->second = (int)chance(sequence, ranks);
     while (who_goes(&p->scenario) >> p->second & 1);
     p->second_us = chance_us(sequence, 9);
 }
