@@ -141,6 +141,7 @@ static const struct {
     {"replacements", crash_replacements, &crash_replacements_count, PLAN_KILL},
     {"messages", crash_messages, &crash_messages_count, PLAN_KILL},
     {"requests", crash_requests, &crash_requests_count, PLAN_KILL},
+    {"progress", crash_progress, &crash_progress_count, PLAN_KILL},
     {"double_collectives", crash_collectives, &crash_collectives_count, PLAN_KILL_TWO},
     {"double_memberships", crash_memberships, &crash_memberships_count, PLAN_KILL_TWO},
     {"sleeping_memberships", crash_memberships, &crash_memberships_count, PLAN_SEAL},
@@ -148,6 +149,7 @@ static const struct {
     {"sleeping_collectives", crash_collectives, &crash_collectives_count, PLAN_SEAL},
     {"sleeping_messages", crash_messages, &crash_messages_count, PLAN_SEAL},
     {"sleeping_requests", crash_requests, &crash_requests_count, PLAN_SEAL},
+    {"sleeping_progress", crash_progress, &crash_progress_count, PLAN_SEAL},
 };
 
 enum { GROUPS = sizeof(groups) / sizeof(groups[0]) };

@@ -31,10 +31,12 @@ typedef struct crash_scenario {
     int newcomers; /* harness ranks from `size` on: the first takes the place of the fallen rank, the
                       second that of the victim (of the fallen rank where that was the victim's) */
     bool joins;    /* the section is serry_init itself */
-    unsigned requests;       /* started at a time, by the section */
+    unsigned requests;       /* started at a time, by the section; */
+    bool mixed;              /* of sums every other one a message instead */
     serry_progress progress; /* as in the configuration */
     unsigned points;         /* about so many are tried, by chance; 0: all, of a short section */
     bool awake;              /* no sleeper: it leaves, or revokes when it wakes up */
+    bool elsewhere;          /* the section itself begins and ends the steps, in another thread */
 
     void (*prepare)(crash_actor *a);       /* all ranks, before the section; NULL: nothing */
     int (*section)(crash_actor *a);        /* NULL: the collective */
