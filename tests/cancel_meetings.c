@@ -14,10 +14,10 @@ typedef enum what { SPLIT, SHRINK, AGREE, WHATS } what;
 
 static const char *const k_names[] = {"split", "shrink", "agree"};
 
-static int do_it(test_rank *self, what it)
+/* `bits`: to agree on. The same call again is one with the same buffer. */
+static int do_it(test_rank *self, what it, uint64_t *bits)
 {
     serry_comm *part = NULL;
-    uint64_t bits = UINT64_C(1) << self->rank;
     int64_t one = 1, sum = 0;
     int rc;
 
@@ -30,8 +30,8 @@ static int do_it(test_rank *self, what it)
         break;
     case AGREE:
     default:
-        rc = serry_agree(self->comm, SERRY_BOR, &bits);
-        CHECK(self, bits == (rc == SERRY_OK ? 7u : UINT64_C(1) << self->rank));
+        rc = serry_agree(self->comm, SERRY_BOR, bits);
+        CHECK(self, *bits == (rc == SERRY_OK ? 7u : UINT64_C(1) << self->rank));
         return rc;
     }
     CHECK(self, (rc == SERRY_OK) == (part != NULL));
@@ -53,7 +53,7 @@ static void *cancel_soon(void *timeouts)
     return NULL;
 }
 
-static void cancelled(test_rank *self, what it)
+static void cancelled(test_rank *self, what it, uint64_t *bits)
 {
     serry_timeouts *timeouts;
     serry_token *token;
@@ -64,7 +64,7 @@ static void cancelled(test_rank *self, what it)
         return;
     EXPECT_OK(self, serry_set_token(self->comm, token));
     CHECK(self, pthread_create(&thread, NULL, cancel_soon, timeouts) == 0);
-    test_expect(self, SERRY_ERR_CANCELLED, do_it(self, it), self->comm, "%s", k_names[it]);
+    test_expect(self, SERRY_ERR_CANCELLED, do_it(self, it, bits), self->comm, "%s", k_names[it]);
     pthread_join(thread, NULL);
     EXPECT_OK(self, serry_set_token(self->comm, NULL));
     serry_token_release(&token);
@@ -76,6 +76,7 @@ static void cancelled(test_rank *self, what it)
 static void one_turn(test_rank *self, what it, bool behind, unsigned number)
 {
     int next = (self->rank + 1) % RANKS, from = (self->rank + RANKS - 1) % RANKS, got = -1;
+    uint64_t bits = UINT64_C(1) << self->rank;
     int64_t one = 1, sum = 0;
     serry_request *receive = NULL, *operation = NULL;
 
@@ -87,12 +88,12 @@ static void one_turn(test_rank *self, what it, bool behind, unsigned number)
         EXPECT_OK(self,
                   serry_iallreduce(&one, &sum, 1, SERRY_I64, SERRY_SUM, self->comm, &operation));
     if (self->rank == CANCELLER) {
-        cancelled(self, it);
+        cancelled(self, it, &bits);
         CHECK(self, serry_request_error(receive)->error == SERRY_OK && got == -1);
         CHECK(self, serry_request_error(operation)->error == SERRY_OK && sum == 0);
         test_raise(self, FLAG_CANCELLED);
     }
-    EXPECT_OK(self, do_it(self, it));
+    EXPECT_OK(self, do_it(self, it, &bits));
     EXPECT_OK(self, serry_wait(&operation, -1));
     CHECK(self, sum == (behind ? RANKS : 0));
     EXPECT_OK(self, serry_send(&self->rank, 1, SERRY_I32, next, TAG, self->comm));
