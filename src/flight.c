@@ -12,11 +12,12 @@
 
 /* ---- queues ----------------------------------------------------------------------------------- */
 
-static void queue_add(request_queue *q, serry_request *r)
+static void queue_add(flight *f, request_queue *q, serry_request *r)
 {
     r->next = NULL;
     *q->last = r;
     q->last = &r->next;
+    f->tokens |= r->token != NULL;
 }
 
 void queue_remove(request_queue *q, serry_request *r)
@@ -59,7 +60,7 @@ void flight_take_incoming(flight *f)
     }
     while (oldest != NULL) {
         serry_request *next = oldest->next;
-        queue_add(queue_of(f, oldest), oldest);
+        queue_add(f, queue_of(f, oldest), oldest);
         oldest = next;
     }
 }
@@ -127,11 +128,16 @@ static void count_ended(flight *f)
     atomic_store_explicit(&f->ended, ended + 1, memory_order_release);
 }
 
+/* Of a call: a collective, or something like a split, which has a record of its own. */
+static COLD const char *name_of(const serry_request *r)
+{
+    return r->function == NULL ? serry_kind_name(r->call.kind) : "operation";
+}
+
 static COLD void keep_record(flight *f, serry_request *r, int rc)
 {
     if (f->error.error != rc) {
-        const char *name =
-            r->what == REQUEST_CALL ? serry_kind_name(r->call.kind) : f->error.operation;
+        const char *name = r->what == REQUEST_CALL ? name_of(r) : f->error.operation;
         serry_error_begin(&f->error, name, 0, f->comm->rank);
         serry_fail(&f->error, rc, "%s: %s", name, serry_strerror(rc));
     }
@@ -197,7 +203,7 @@ static COLD void end_followers(flight *f, serry_request *r)
     f->calls.last = place;
     while (r != NULL) {
         serry_request *next = r->next;
-        const char *name = serry_kind_name(r->call.kind);
+        const char *name = name_of(r);
         serry_error_begin(&f->error, name, 0, f->comm->rank);
         serry_fail(&f->error, SERRY_ERR_PENDING,
                    "an operation that was started before this %s was cancelled or ran out of time; "
@@ -208,26 +214,60 @@ static COLD void end_followers(flight *f, serry_request *r)
     }
 }
 
+/* One of the calls, which is not over; f->error says why. */
+static COLD void end_call(flight *f, serry_request *r, int rc)
+{
+    serry_request *after = r->next;
+
+    leave_out(f, r);
+    queue_remove(&f->calls, r);
+    flight_end(f, r, rc);
+    end_followers(f, after);
+}
+
 COLD void flight_cancel(flight *f, serry_request *r)
 {
     static const char *const names[] = {"", "send", "recv", "probe"};
-    request_queue *q = queue_of(f, r);
     bool is_call = r->what == REQUEST_CALL;
-    const char *name = is_call ? serry_kind_name(r->call.kind) : names[r->what];
+    const char *name = is_call ? name_of(r) : names[r->what];
 
     flight_take_incoming(f);
     if (!match_withdraw(f, r))
         return;
-    serry_request *after = r->next;
     serry_error_begin(&f->error, name, 0, f->comm->rank);
     serry_fail(&f->error, SERRY_ERR_CANCELLED, "%s was cancelled%s", name,
                !is_call ? "" : "; it may be open, and the same call again goes on with it");
-    if (is_call)
-        leave_out(f, r);
-    queue_remove(q, r);
+    if (is_call) {
+        end_call(f, r, SERRY_ERR_CANCELLED);
+        return;
+    }
+    queue_remove(queue_of(f, r), r);
     flight_end(f, r, SERRY_ERR_CANCELLED);
-    if (is_call)
-        end_followers(f, after);
+}
+
+/* The first call goes on; those behind it wait for their turn, and a token ends also that. */
+static COLD void end_tripped(flight *f, serry_request *r, sleep_list *list)
+{
+    int rc = SERRY_OK;
+
+    for (; r != NULL; r = r->next) {
+        if (r->token == NULL)
+            continue;
+        rc = (int)serry_token_state(r->token);
+        if (rc != SERRY_OK)
+            break;
+        if (list != NULL && serry_token_deadline(r->token) < list->at_ns)
+            list->at_ns = serry_token_deadline(r->token);
+    }
+    if (r == NULL)
+        return;
+    const char *name = name_of(r);
+    serry_error_begin(&f->error, name, 0, f->comm->rank);
+    serry_fail(&f->error, rc,
+               "%s %s while it waited for operations that were started before it; the same call "
+               "again goes on with it",
+               name, rc == SERRY_ERR_CANCELLED ? "was cancelled" : "ran out of time");
+    end_call(f, r, rc);
 }
 
 /* ---- calls ------------------------------------------------------------------------------------ */
@@ -308,6 +348,8 @@ static void drive_calls(flight *f, sleep_list *list)
             f->yields = interest.yields;
             if (list != NULL)
                 sleep_add_interest(list, &interest);
+            if (__builtin_expect(f->tokens, 0))
+                end_tripped(f, r->next, list);
             return;
         }
         f->batched = 0;
@@ -369,7 +411,7 @@ void flight_start(flight *f, serry_request *r)
     }
     flight_take_incoming(f);
     bool first = q->first == NULL;
-    queue_add(q, r);
+    queue_add(f, q, r);
     if (first || r->what != REQUEST_CALL)
         flight_drive(f, NULL);
     flight_leave(f);

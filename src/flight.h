@@ -97,6 +97,7 @@ struct flight {
     waiting_message *waiting, **last_waiting;
     bool news;                             /* something has ended since the turn was taken */
     bool meeting;                          /* the first call waits for one */
+    bool tokens;                           /* there has been a request with one */
     const serry_call *batch[FLIGHT_BATCH]; /* the first calls, as they were at its first poll */
     int batched;                           /* 0: it has not been polled */
     int turn_of;                           /* the source that is looked at first */

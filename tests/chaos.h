@@ -19,6 +19,8 @@
  *   chaos_rank.c       the life of a rank
  *   chaos_parts.c      its life in parts of the world: split, revoke, agree, shrink
  *   chaos_standing.c   in a part that outlives deaths: replacements take their places there, too
+ *   chaos_requests.c   operations that are started together
+ *   chaos_messages.c   messages, also beside those
  *   chaos_account.c    which outcomes are right, and who is a member after them
  *   chaos_operation.c  one random collective call and its result */
 #ifndef TEST_CHAOS_H
@@ -178,6 +180,11 @@ bool chaos_is_doomed(const chaos_board *board, int rank, unsigned incarnation);
 uint64_t chaos_account(chaos_rank *self, chaos_group *g, int code, int root, uint64_t newcomers);
 uint64_t chaos_agreed(chaos_rank *self, chaos_group *g, bool flag, bool *any);
 
+/* Likewise of one of several requests, with its own record, and who took part by its result. `met`: one of
+ * them has met a newcomer. */
+uint64_t chaos_account_request(chaos_rank *self, chaos_group *g, int code, const serry_error *error,
+                               uint64_t ranks, bool *met);
+
 /* chaos_operation.c */
 void chaos_draw(const chaos_job *job, uint64_t *sequence, int size, chaos_operation *op);
 
@@ -187,6 +194,16 @@ int chaos_run(chaos_rank *self, chaos_group *g, const chaos_operation *op, uint6
 /* Some calls have hardly any time, and are repeated: before and after. */
 void chaos_hurry(chaos_rank *self, serry_comm *comm);
 bool chaos_again(chaos_rank *self, serry_comm *comm, int code);
+
+/* chaos_requests.c */
+
+/* Several operations on the world started together, and what has become of them. Keys from `key` on. */
+int chaos_requests(chaos_rank *self, uint64_t *sequence, uint64_t key);
+
+/* chaos_messages.c */
+
+/* All send to some of the others, and receive. Keys from `key` on. */
+int chaos_messages(chaos_rank *self, uint64_t *sequence, uint64_t key);
 
 /* chaos_parts.c */
 

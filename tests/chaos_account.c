@@ -36,12 +36,11 @@ static void lose(chaos_rank *self, chaos_group *g, uint64_t lost, int code)
         atomic_fetch_add(&self->board->failures, (unsigned)__builtin_popcountll(lost));
 }
 
-static uint64_t account_success(chaos_rank *self, chaos_group *g, uint64_t newcomers)
+static uint64_t account_success(chaos_rank *self, chaos_group *g, uint64_t ranks,
+                                uint64_t newcomers)
 {
-    serry_rank_set set;
+    uint64_t expected = g->members | newcomers;
 
-    serry_participants(g->comm, &set);
-    uint64_t ranks = set.bits[0], expected = g->members | newcomers;
     expect(self, g, (ranks & bit(g->rank)) != 0, "took no part itself", SERRY_OK, ranks);
     expect(self, g, (ranks & ~expected) == 0, "a rank from nowhere", SERRY_OK, ranks);
     if (g->policy != SERRY_EXCLUDE)
@@ -60,9 +59,8 @@ static void lose_silently(chaos_rank *self, chaos_group *g)
     lose(self, g, g->members & ~set.bits[0], SERRY_ERR_RANK_FAILED);
 }
 
-static uint64_t account_failed(chaos_rank *self, chaos_group *g, int root)
+static uint64_t account_failed(chaos_rank *self, chaos_group *g, const serry_error *error, int root)
 {
-    const serry_error *error = serry_last_error(g->comm);
     uint64_t ranks = error->ranks.bits[0];
 
     expect(self, g, ranks != 0 && error->peer == __builtin_ctzll(ranks), "nobody is named",
@@ -79,9 +77,9 @@ static uint64_t account_failed(chaos_rank *self, chaos_group *g, int root)
     return ranks;
 }
 
-static uint64_t account_joined(chaos_rank *self, chaos_group *g)
+static uint64_t account_joined(chaos_rank *self, chaos_group *g, const serry_error *error)
 {
-    uint64_t ranks = serry_last_error(g->comm)->ranks.bits[0], silent = ranks & g->members;
+    uint64_t ranks = error->ranks.bits[0], silent = ranks & g->members;
 
     expect(self, g, (g->is_world || g->is_standing) && g->policy == SERRY_REPORT && ranks != 0,
            "nobody can have joined", SERRY_ERR_RANK_JOINED, ranks);
@@ -100,17 +98,19 @@ static uint64_t account_joined(chaos_rank *self, chaos_group *g)
 uint64_t chaos_account(chaos_rank *self, chaos_group *g, int code, int root, uint64_t newcomers)
 {
     uint64_t ranks = 0, epoch = serry_epoch(g->comm);
+    serry_rank_set set;
 
     expect(self, g, epoch >= g->epoch, "the epoch has gone back", code, 0);
     switch (code) {
     case SERRY_OK:
-        ranks = account_success(self, g, newcomers);
+        serry_participants(g->comm, &set);
+        ranks = account_success(self, g, set.bits[0], newcomers);
         break;
     case SERRY_ERR_RANK_FAILED:
-        ranks = account_failed(self, g, root);
+        ranks = account_failed(self, g, serry_last_error(g->comm), root);
         break;
     case SERRY_ERR_RANK_JOINED:
-        ranks = account_joined(self, g);
+        ranks = account_joined(self, g, serry_last_error(g->comm));
         break;
     case SERRY_ERR_RANK_MISMATCH: /* with the first call of a newcomer */
         expect(self, g, g->is_world && g->policy != SERRY_REPORT && epoch > g->epoch,
@@ -121,6 +121,27 @@ uint64_t chaos_account(chaos_rank *self, chaos_group *g, int code, int root, uin
     }
     g->epoch = epoch;
     return ranks;
+}
+
+/* Requests behind one that a newcomer came to meet its first call. */
+uint64_t chaos_account_request(chaos_rank *self, chaos_group *g, int code, const serry_error *error,
+                               uint64_t ranks, bool *met)
+{
+    switch (code) {
+    case SERRY_OK:
+        return account_success(self, g, ranks, 0);
+    case SERRY_ERR_RANK_FAILED:
+        expect(self, g, g->policy == SERRY_REPORT, "told, but not under report", code, 0);
+        return account_failed(self, g, error, -1);
+    case SERRY_ERR_RANK_JOINED:
+        *met = true;
+        return account_joined(self, g, error);
+    default:
+        expect(self, g, code == SERRY_ERR_RANK_MISMATCH && (g->policy != SERRY_REPORT || *met),
+               "unexpected", code, 0);
+        *met = true;
+        return 0;
+    }
 }
 
 /* Agree on who is there, and whether any has the flag. */

@@ -228,7 +228,14 @@ static int work(chaos_rank *self)
         break;
     case 2:
     case 3:
+        code = chaos_requests(self, &sequence, key_of(self));
+        break;
     case 4:
+        code = chaos_messages(self, &sequence, key_of(self));
+        break;
+    case 5:
+    case 6:
+    case 7:
         code = chaos_stand(self, &sequence);
         break;
     default:
@@ -291,6 +298,8 @@ static void join(chaos_rank *self)
     config.timeout_ms = -1;
     config.pool_bytes = (size_t)1 << 30;
     config.policy = job->policy == CHAOS_MIXED ? SERRY_REPORT : job->policy;
+    config.progress =
+        chaos_mix(job->seed, 5) % 4 == 0 ? SERRY_PROGRESS_CALLER : SERRY_PROGRESS_THREAD;
     chaos_at(self, "joining");
     int code = self->incarnation == 1 ? serry_init(&config, comm) : serry_rejoin(&config, comm);
     while (code == SERRY_ERR_CANCELLED) { /* all others have died: the job begins anew */

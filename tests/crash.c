@@ -143,6 +143,7 @@ static const struct {
     {"parts", crash_parts, &crash_parts_count, PLAN_KILL},
     {"messages", crash_messages, &crash_messages_count, PLAN_KILL},
     {"requests", crash_requests, &crash_requests_count, PLAN_KILL},
+    {"progress", crash_progress, &crash_progress_count, PLAN_KILL},
     {"double_collectives", crash_collectives, &crash_collectives_count, PLAN_KILL_TWO},
     {"double_recoveries", crash_recoveries, &crash_recoveries_count, PLAN_KILL_TWO},
     {"double_memberships", crash_memberships, &crash_memberships_count, PLAN_KILL_TWO},
@@ -154,6 +155,7 @@ static const struct {
     {"sleeping_collectives", crash_collectives, &crash_collectives_count, PLAN_SEAL},
     {"sleeping_messages", crash_messages, &crash_messages_count, PLAN_SEAL},
     {"sleeping_requests", crash_requests, &crash_requests_count, PLAN_SEAL},
+    {"sleeping_progress", crash_progress, &crash_progress_count, PLAN_SEAL},
 };
 
 enum { GROUPS = sizeof(groups) / sizeof(groups[0]) };

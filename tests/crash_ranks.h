@@ -32,10 +32,12 @@ typedef struct crash_scenario {
                       second that of the victim, which may be the first */
     bool apart;    /* rank 0 is not in the part, where the ranks have one before the section */
     bool joins;    /* the section is serry_init itself */
-    unsigned requests;       /* started at a time, by the section */
+    unsigned requests;       /* started at a time, by the section; */
+    bool mixed;              /* of sums every other one a message instead */
     serry_progress progress; /* as in the configuration */
     unsigned points;         /* about so many are tried, by chance; 0: all, of a short section */
     bool awake;              /* no sleeper: it leaves, or revokes when it wakes up */
+    bool elsewhere;          /* the section itself begins and ends the steps, in another thread */
 
     void (*prepare)(crash_actor *a);       /* all members, before anybody falls; NULL: nothing */
     void (*ready)(crash_actor *a);         /* all ranks, then, right before the section; likewise */

@@ -25,4 +25,7 @@ extern const size_t crash_messages_count;
 extern const crash_scenario crash_requests[];
 extern const size_t crash_requests_count;
 
+extern const crash_scenario crash_progress[];
+extern const size_t crash_progress_count;
+
 #endif

@@ -17,7 +17,7 @@
 
 /* How much of each is compared. Of a buffer its beginning is enough: nothing in it counts before
  * the word moves. */
-enum { BUFFER_BYTES = 128, EXTENTS_SEEN = 12, GROUPS_SEEN = 5, LINES_SEEN = 4, LIST_BYTES = 24 };
+enum { BUFFER_BYTES = 128, EXTENTS_SEEN = 12, GROUPS_SEEN = 5, LINES_SEEN = 8, LIST_BYTES = 24 };
 
 /* A segment without a name: see segment.c. */
 static bool is_segment(const char *target)

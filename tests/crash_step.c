@@ -39,6 +39,8 @@ static void pin(pid_t pid, bool on)
 void step_begin(test_rank *self)
 {
     ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+    test_mine(self)->number[STEP_THREAD] = (double)syscall(SYS_gettid);
+    test_raise(self, CRASH_TRACED);
     raise(SIGSTOP);
     test_raise(self, CRASH_BEGUN);
 }
@@ -68,6 +70,21 @@ static bool await_stop(const stepper *s, int wanted)
     return await_signal(s) == wanted;
 }
 
+/* The thread that is to be stepped; 0: its process has ended before there was one. */
+static pid_t await_thread(test_run *run, int rank)
+{
+    const test_report *report = test_report_of(run, rank);
+    siginfo_t ended = {0};
+
+    while (test_flag(run, CRASH_TRACED) == 0) {
+        if (waitid(P_PID, (id_t)report->pid, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+            ended.si_pid != 0)
+            return 0;
+        usleep(50);
+    }
+    return (pid_t)report->number[STEP_THREAD];
+}
+
 bool step_attach(stepper *s, test_run *run, int rank)
 {
     char path[64];
@@ -77,8 +94,9 @@ bool step_attach(stepper *s, test_run *run, int rank)
     memset(s, 0, sizeof(*s));
     s->run = run;
     s->rank = rank;
-    s->pid = test_report_of(run, rank)->pid;
-    if (!await_stop(s, SIGSTOP))
+    s->memory = -1;
+    s->pid = await_thread(run, rank);
+    if (s->pid == 0 || !await_stop(s, SIGSTOP))
         return false;
     pin(0, true);
     pin(s->pid, true);
@@ -114,8 +132,8 @@ static bool at_system_call(stepper *s)
     if (pread(s->memory, code, sizeof(code), (off_t)regs.rip) != (ssize_t)sizeof(code) ||
         code[0] != 0x0f || code[1] != 0x05)
         return false;
-    if (regs.rax != SYS_sched_yield && regs.rax != SYS_futex && regs.rax != SYS_clock_nanosleep &&
-        regs.rax != SYS_poll)
+    if (regs.rax != SYS_sched_yield && regs.rax != SYS_futex && regs.rax != SYS_futex_waitv &&
+        regs.rax != SYS_clock_nanosleep && regs.rax != SYS_poll)
         s->call = (long)regs.rax;
     return s->call >= 0;
 }
@@ -254,12 +272,17 @@ bool step_holds_lock(const stepper *s)
            head[0] != s->list || head[2] != 0;
 }
 
+/* A thread that is traced is the tracer's to reap, and its process does not end before; the process is
+ * left for the harness. */
 bool step_kill(stepper *s)
 {
+    pid_t process = test_report_of(s->run, s->rank)->pid;
     siginfo_t ended;
 
     test_kill(s->run, s->rank);
-    bool killed = waitid(P_PID, (id_t)s->pid, &ended, WEXITED | WNOWAIT | __WALL) == 0 &&
+    if (s->pid != 0 && s->pid != process)
+        waitpid(s->pid, NULL, __WALL);
+    bool killed = waitid(P_PID, (id_t)process, &ended, WEXITED | WNOWAIT | __WALL) == 0 &&
                   ended.si_code == CLD_KILLED;
     test_raise_in(s->run, CRASH_FIRED);
     return killed;

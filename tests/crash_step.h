@@ -11,7 +11,18 @@
 #include "harness.h"
 
 /* Flags of a run. */
-enum { CRASH_BEGUN, CRASH_DONE, CRASH_FIRED, CRASH_SURVIVED, CRASH_WOKEN, CRASH_READY };
+enum {
+    CRASH_TRACED,
+    CRASH_BEGUN,
+    CRASH_DONE,
+    CRASH_FIRED,
+    CRASH_SURVIVED,
+    CRASH_WOKEN,
+    CRASH_READY
+};
+
+/* Of the victim's numbers: the thread that is traced. Stands when CRASH_TRACED is raised. */
+enum { STEP_THREAD };
 
 typedef struct crash_point {
     unsigned changes; /* that many have happened, */
@@ -22,8 +33,8 @@ typedef struct crash_point {
 
 typedef struct stepper {
     test_run *run;
-    int rank; /* in the job */
-    pid_t pid;
+    int rank;  /* in the job */
+    pid_t pid; /* of the thread, which need not be its process's first one */
     crash_point at;
     unsigned long steps;
     uint64_t address; /* of the instruction that was executed last, */
