@@ -162,6 +162,7 @@ typedef struct group_header {
     uint32_t version;           /* how many groups of this communicator there were before */
     uint32_t parts;             /* how many parts have been made of this one */
     uint64_t operations, epoch; /* what members start with */
+    uint64_t votes;             /* of the meeting that has made it; 0: there was none */
     serry_rank_set present;     /* who is not known to have failed or left */
     /* then: as line 0 */
     _Alignas(SHM_LINE) uint16_t slot[SERRY_MAX_RANKS]; /* each member's */
