@@ -40,6 +40,8 @@ static int open_killing(const serry_backend *backend, const serry_job *job, serr
 {
     (void)backend;
     reach("open");
+    if (strcmp(g_step, "refuse") == 0)
+        return serry_error_make(error, SERRY_ERR_NO_SPACE, "init", 0, job->rank, "on purpose");
     int rc = serry_backend_socket.open(&serry_backend_socket, job, member, error);
     reach("opened");
     return rc;
@@ -207,6 +209,11 @@ void moved_arm(test_rank *self)
     }
     g_step = s->step;
     g_left = s->at;
+}
+
+void moved_refuse(void)
+{
+    g_step = "refuse";
 }
 
 void moved_die(const test_rank *self)

@@ -59,6 +59,9 @@ void moved_leave(test_rank *self);
 /* From here on this process dies where the scene says. */
 void moved_arm(test_rank *self);
 
+/* From here on this process cannot join the sockets any more. */
+void moved_refuse(void);
+
 /* It was not struck so far. */
 void moved_die(const test_rank *self);
 

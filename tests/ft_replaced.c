@@ -270,6 +270,51 @@ static void a_newcomer_with_another_chain_is_told_so_and_the_others_go_on(void *
     moved_run(SERRY_PROCESSES, &s, 1, body_short_chain, dead);
 }
 
+/* One rank cannot join anew. The newcomer learns of it, and the others stay where they are. */
+static void body_refuse(test_rank *self)
+{
+    const int victim[] = {moved_scene_of(self)->victim, -1};
+    uint64_t got, done = 0;
+
+    if (self->rank >= RANKS) {
+        test_await(self, FLAG_DEAD, RANKS - 1);
+        chain *c = moved_chain(self, 2);
+        if (c == NULL)
+            return;
+        CHECK(self, moved_enter(self, c, victim[0], SERRY_ENTRY_REPLACEMENT) != SERRY_OK);
+        CHECK(self, strstr(serry_last_error(NULL)->message, "could not follow") != NULL);
+        test_raise(self, FLAG_DONE);
+        moved_chain_free(c);
+        return;
+    }
+    if (!moved_start(self))
+        return;
+    if (self->rank == victim[0])
+        death_now(self);
+    moved_expect_death(self, moved_sum(self, &got), victim);
+    EXPECT_OK(self, serry_set_timeout(self->comm, 1000));
+    if (self->rank == BYSTANDER)
+        moved_refuse();
+    test_raise(self, FLAG_DEAD);
+    while (done == 0) {
+        done = test_flag(self->run, FLAG_DONE);
+        if (!EXPECT_OK(self, serry_broadcast(&done, 1, SERRY_U64, 0, self->comm)) ||
+            !moved_sum_is(self, ((1u << RANKS) - 1) & ~(1u << victim[0])))
+            return;
+    }
+    EXPECT_OK(self, serry_set_timeout(self->comm, 60000));
+    moved_goes_on(self, victim);
+    moved_leave(self);
+}
+
+static void where_one_rank_cannot_join_anew_all_stay_without_the_newcomer(void **state)
+{
+    (void)state;
+    scene s = {.victim = 2, .policy = SERRY_REPORT};
+    const int dead[] = {s.victim, -1};
+    moved_run(SERRY_PROCESSES, &s, 1, body_refuse, dead);
+}
+
 int main(void)
 {
     const struct CMUnitTest k_tests[] = {
@@ -279,6 +324,7 @@ int main(void)
         cmocka_unit_test(under_wait_nobody_comes_is_a_timeout),
         cmocka_unit_test(a_spare_takes_over),
         cmocka_unit_test(a_death_that_was_not_told_is_told_after_the_replacement),
+        cmocka_unit_test(where_one_rank_cannot_join_anew_all_stay_without_the_newcomer),
         cmocka_unit_test(a_newcomer_with_another_chain_is_told_so_and_the_others_go_on),
     };
     return cmocka_run_group_tests(k_tests, NULL, NULL);
