@@ -288,6 +288,23 @@ static int shm_meet(serry_member *member, uint64_t vote, const serry_limit *limi
     return meeting_run(m, vote, votes, repeat, error);
 }
 
+static int shm_called(serry_member *member)
+{
+    switch (group_called(&own(member)->group)) {
+    case GROUP_CALL_MEETING:
+        return SERRY_ERR_MEETING;
+    case GROUP_CALL_REVOKED:
+        return SERRY_ERR_REVOKED;
+    default:
+        return SERRY_OK;
+    }
+}
+
+static uint64_t shm_told(const serry_member *member)
+{
+    return own_const(member)->group.header->votes;
+}
+
 /* ---- messages ---------------------------------------------------------------------------------- */
 
 static int shm_put(serry_member *member, int dest, const serry_envelope *envelope, const void *data,
@@ -401,6 +418,8 @@ const serry_backend serry_backend_shm = {
     .shrink = shm_shrink,
     .regain = shm_regain,
     .meet = shm_meet,
+    .called = shm_called,
+    .told = shm_told,
     .put = shm_put,
     .settled = shm_settled,
     .withdraw = shm_withdraw,

@@ -63,6 +63,7 @@ void group_format(shm_arena *arena, uint64_t offset, const group_plan *plan)
             1 + atomic_fetch_add_explicit(&arena->header->communicators, 1, memory_order_relaxed);
     header->operations = plan->operations;
     header->epoch = plan->epoch;
+    header->votes = plan->votes;
     header->present = plan->present;
     header->joined = plan->joined;
     atomic_store_explicit(&header->call, GROUP_CALL_NONE, memory_order_relaxed);

@@ -30,7 +30,7 @@ typedef struct group_plan {
     uint32_t communicator;                    /* whose group it replaces; 0: a new one's */
     uint32_t parent, ordinal, version, parts; /* as in group_header */
     uint16_t origin[SERRY_MAX_RANKS];
-    uint64_t operations, epoch;
+    uint64_t operations, epoch, votes;
 } group_plan;
 
 /* A member that is present. */

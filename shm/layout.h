@@ -170,6 +170,7 @@ typedef struct group_header {
     uint32_t version;           /* how many groups of this communicator there were before */
     uint32_t parts;             /* how many parts have been made of this one */
     uint64_t operations, epoch; /* what members start with */
+    uint64_t votes;             /* of the meeting that has made it; 0: there was none */
     serry_rank_set present;     /* who is not known to have failed or left */
     serry_rank_set joined;      /* of these: replacements, which were not in the group before */
     /* then: as line 0 */
@@ -288,7 +289,7 @@ typedef struct channel {
 
 /* Sizes enter by themselves; bump the leading number when a meaning changes. */
 #define SHM_LAYOUT                                                                                 \
-    ((UINT64_C(3) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
+    ((UINT64_C(4) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
      ((uint64_t)sizeof(arena_slot) << 28) | ((uint64_t)sizeof(group_header) << 16) |               \
      (uint64_t)sizeof(group_cell))
 

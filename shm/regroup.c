@@ -52,7 +52,8 @@ static group_plan plan_group(const shm_member *m)
                        .parts = m->parts,
                        .communicator = m->group.header->communicator,
                        .operations = m->operations,
-                       .epoch = m->epoch};
+                       .epoch = m->epoch,
+                       .votes = m->meeting.votes};
 
     for (int r = 0; r < plan.size; r++) {
         int newcomer = applicant(m, r);

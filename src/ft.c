@@ -72,11 +72,13 @@ static int ft_meeting(serry_member *member, uint64_t vote, const serry_limit *li
 
 static int ft_set_policy(serry_member *member, serry_policy policy, serry_error *error)
 {
-    ft_carrier *c = ft_carrier_of(ft_own(member));
-    int rc = c->backend->set_policy(c->member, policy, error);
+    ft_member *m = ft_own(member);
+    ft_carrier *c = ft_carrier_of(m);
+    serry_policy there = ft_has_moved(m) ? ft_policy_there(policy) : policy;
+    int rc = c->backend->set_policy(c->member, there, error);
 
     if (rc == SERRY_OK)
-        ft_own(member)->job.policy = policy;
+        m->job.policy = policy;
     return rc;
 }
 

@@ -19,7 +19,7 @@ ft_carrier *ft_carrier_new(const serry_backend *backend, serry_member *member, s
         backend->close(member, &ignored);
         return NULL;
     }
-    *c = (ft_carrier){backend, member, at, NULL};
+    *c = (ft_carrier){backend, member, at, 0, NULL};
     return c;
 }
 
@@ -69,13 +69,23 @@ static int leave_it(serry_member *member, const serry_call *call, const serry_li
     return FT_AGAIN;
 }
 
+static int look_first(serry_member *member, const serry_call *call, const serry_limit *limit,
+                      serry_error *error)
+{
+    ft_member *m = ft_own(member);
+    const ft_carrier *c = ft_carrier_of(m);
+
+    return ft_must_look(m) ? FT_AGAIN : c->backend->run(c->member, call, limit, error);
+}
+
 void ft_aim(ft_member *m)
 {
     const ft_carrier *c = ft_carrier_of(m);
+    bool moved = ft_has_moved(m);
 
-    m->first.run[0] = m->open || m->polled ? leave_it : c->backend->run;
+    m->first.run[0] = m->open || m->polled ? leave_it : moved ? look_first : c->backend->run;
     m->first.run[1] = leave_it;
-    m->first.member = c->member;
+    m->first.member = moved ? (serry_member *)(void *)m : c->member;
     m->first.step = !m->polled && (!m->open || m->told);
 }
 
@@ -104,6 +114,7 @@ ft_member *ft_member_new(const ft_table *table, const serry_job *job, const ft_m
         return NULL;
     }
     m->table = table;
+    m->thread = parent != NULL ? parent->thread : pthread_self();
     m->job = *job;
     m->job.absent = (serry_rank_set){{0}};
     m->limit = (serry_limit){-1, ft_limit_token, m, NULL};
@@ -134,6 +145,16 @@ static ft_carrier *join_first(ft_member *m, const serry_job *job, serry_error *e
     return c;
 }
 
+/* A replacement has come in by the first backend: the job may be at another one. */
+static int follow(ft_member *m, int timeout_ms, serry_error *error)
+{
+    const serry_limit limit = {timeout_ms, NULL, NULL, NULL};
+    const ft_carrier *c = m->door;
+
+    return c->backend->told == NULL ? SERRY_OK
+                                    : ft_follow(m, c->backend->told(c->member), &limit, error);
+}
+
 int ft_open(const serry_backend *backend, const serry_job *job, serry_member **member,
             serry_error *error)
 {
@@ -149,7 +170,13 @@ int ft_open(const serry_backend *backend, const serry_job *job, serry_member **m
     }
     m->job.rank = c->backend->rank(c->member); /* of a spare, only known now */
     m->job.entry = SERRY_ENTRY_START;
+    m->door = c;
     atomic_store(&m->carrier, c);
+    if (job->entry != SERRY_ENTRY_START && follow(m, job->timeout_ms, error) != SERRY_OK) {
+        ft_carrier_close(c);
+        member_free(m);
+        return error->error;
+    }
     ft_aim(m);
     *member = (serry_member *)(void *)m;
     return SERRY_OK;

@@ -6,10 +6,12 @@
  * ft_tries.c   attempts at one operation until it ends
  * ft_message.c messages, through the backend that carries
  * ft_meet.c    what all ranks do together: give up, change the algorithm, move to the next
- * backend */
+ *              backend
+ * ft_admit.c   replacements, once the job has moved */
 #ifndef SERRY_FT_MEMBER_H
 #define SERRY_FT_MEMBER_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include <serry/ft.h>
@@ -22,11 +24,12 @@ typedef struct ft_table {
 } ft_table;
 
 /* A membership in one backend of the chain. Older ones are kept until the end: their memory is in
- * use. */
+ * use, and replacements come in by the oldest. */
 typedef struct ft_carrier {
     const serry_backend *backend;
     serry_member *member;
-    size_t at; /* place in the chain */
+    size_t at;     /* place in the chain */
+    size_t number; /* of this rank's carriers, from 0 */
     struct ft_carrier *older;
 } ft_carrier;
 
@@ -52,14 +55,27 @@ typedef struct ft_operation {
 typedef enum ft_stage {
     FT_STAGE_NONE,
     FT_STAGE_VOTE,
-    FT_STAGE_ABSENT,
+    FT_STAGE_ADMIT,
+    FT_STAGE_SETS,
     FT_STAGE_NAME,
+    FT_STAGE_JOIN, /* nothing to agree on: this rank has to join */
     FT_STAGE_CONFIRM
 } ft_stage;
+
+/* Sets of ranks that all learn before they move: each gives what it knows, in this order. A fallback
+ * only needs the first. */
+typedef enum ft_set {
+    FT_SET_ABSENT, /* have failed */
+    FT_SET_JOINED, /* are replacements that have just come */
+    FT_SET_BEFORE, /* took part in the last operation */
+    FT_SETS
+} ft_set;
 
 typedef struct ft_member {
     const ft_table *table;
     ft_carrier *_Atomic carrier; /* moved by the member's thread; read by all */
+    ft_carrier *door;            /* the first one, by which replacements come in */
+    pthread_t thread;            /* that has joined there */
     atomic_bool revoked;
     _Atomic uint64_t operation_id;
     serry_job job; /* as of this group: to join the next backend with */
@@ -113,13 +129,27 @@ typedef struct ft_member {
     uint64_t voting_from; /* the carrier's epoch before it */
     serry_error error;    /* why it was called by this rank */
     struct {
-        uint64_t value;                  /* in the exchange that is open */
-        int word;                        /* of the set of absent ranks */
-        serry_rank_set absent, previous; /* this time, last time */
-        bool again;                      /* an attempt to move there has failed */
-        size_t target;                   /* place in the chain */
-        ft_carrier *joined;              /* there, by this rank; NULL: it was not let in */
+        ft_carrier *over; /* on which all agree about it */
+        uint64_t value;   /* in the exchange that is open */
+        ft_set set;       /* which set that is about, */
+        int word;         /* and which word of it */
+        serry_rank_set sets[FT_SETS];
+        serry_rank_set previous; /* who was absent last time */
+        bool again;              /* an attempt to move there has failed */
+        bool admits;             /* it is made for a replacement; */
+        bool newcomer;           /* which is this rank */
+        uint64_t epoch;          /* admits: of all before */
+        size_t target;           /* place in the chain */
+        serry_error refused;     /* the last time that it did not let this rank in */
+        ft_carrier *joined;      /* there, by this rank; NULL: it was not let in */
     } move;
+
+    /* where the job has moved: see ft_admit.c */
+    bool finishing; /* the operation that is open completes before anybody is let in */
+    bool looked;    /* a meeting has let nobody in: not before the next operation again */
+    bool shut;      /* nobody can be let in any more */
+    bool news;      /* the next operation tells: */
+    serry_rank_set joined, lost;
 } ft_member;
 
 /* Beside the error codes. */
@@ -211,9 +241,39 @@ bool ft_votes_to_abort(const ft_member *m);
  * with. */
 int ft_meet(ft_member *m, const serry_limit *limit, serry_error *error);
 
+/* Where all have gone to another backend, as the votes of the meeting say that has let this rank into
+ * its first one: follow them. SERRY_OK where they have not, or this rank is there. */
+int ft_follow(ft_member *m, uint64_t told, const serry_limit *limit, serry_error *error);
+
 /* What m->votes tell of an operation that was aborted. */
 int ft_aborted_code(const ft_member *m);
 int ft_aborted_by(const ft_member *m); /* -1: several, or not known */
+
+/* ---- ft_admit.c ---- */
+
+static inline bool ft_has_moved(const ft_member *m)
+{
+    return ft_carrier_of(m) != m->door;
+}
+
+/* Does a replacement wait at the first backend, after a move to another one? */
+bool ft_newcomer_calls(const ft_member *m);
+
+/* Is there anything to do before an operation of a member that has moved? */
+bool ft_must_look(const ft_member *m);
+
+/* Do it, before an attempt at m->operation. SERRY_OK: go on with that. SERRY_ERR_MEETING: meet
+ * first. */
+int ft_look(ft_member *m, serry_error *error);
+
+/* Has an attempt found ranks missing that the policy says to wait for? */
+bool ft_waits_for_replacement(const ft_member *m);
+
+/* What a backend is told, to which the job has moved. */
+serry_policy ft_policy_there(serry_policy policy);
+
+/* All are there, with the replacement: what the next operation tells. */
+void ft_admitted(ft_member *m);
 
 /* ---- ft_message.c: as in serry_backend ---- */
 

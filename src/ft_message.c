@@ -6,28 +6,26 @@
  * newer one had put all that came before into the older ones by then, so order is kept; but not where the
  * older backend queues what it could not hand on yet, as socket does.
  *
- * A ticket has the place of its carrier in the chain in its upper bits. */
+ * A ticket has the number of its carrier in its upper bits. */
 #include "ft_member.h"
 
 #include "token.h"
 
-#define AT_SHIFT 60
+#define NUMBER_SHIFT 48
 #define NAP_NS UINT64_C(2000000) /* older carriers ring other bells */
-
-_Static_assert(SERRY_FT_CHAIN_MAX <= 16, "a place in the chain fits beside the ticket");
 
 static ft_carrier *carrier_at(serry_member *member, uint64_t ticket)
 {
     ft_carrier *c = ft_carrier_of(ft_own(member));
 
-    while (c->older != NULL && c->at != ticket >> AT_SHIFT)
+    while (c->older != NULL && c->number != ticket >> NUMBER_SHIFT)
         c = c->older;
     return c;
 }
 
 static uint64_t ticket_of(uint64_t ticket)
 {
-    return ticket & ((UINT64_C(1) << AT_SHIFT) - 1);
+    return ticket & ((UINT64_C(1) << NUMBER_SHIFT) - 1);
 }
 
 int ft_put(serry_member *member, int dest, const serry_envelope *envelope, const void *data,
@@ -37,7 +35,7 @@ int ft_put(serry_member *member, int dest, const serry_envelope *envelope, const
     int rc = c->backend->put(c->member, dest, envelope, data, ticket, error);
 
     if (*ticket != 0)
-        *ticket |= (uint64_t)c->at << AT_SHIFT;
+        *ticket |= (uint64_t)c->number << NUMBER_SHIFT;
     return rc;
 }
 

@@ -35,6 +35,7 @@ static int wrap(ft_member *m, serry_member *made, serry_error *error)
         return error->error;
     }
     part->variant = m->variant;
+    part->door = c;
     atomic_store(&part->carrier, c);
     ft_aim(part);
     *m->operation.made = (serry_member *)(void *)part;
@@ -61,6 +62,14 @@ static int call(ft_member *m, serry_error *error)
         rc = c->backend->shrink(c->member, &m->limit, &made, error);
     }
     return rc == SERRY_OK && made != NULL ? wrap(m, made, error) : rc;
+}
+
+/* The operation itself, unless something comes first. */
+static int look_and_call(ft_member *m, serry_error *error)
+{
+    int rc = ft_has_moved(m) ? ft_look(m, error) : SERRY_OK;
+
+    return rc == SERRY_OK ? call(m, error) : rc;
 }
 
 static bool is_pause(int rc)
@@ -92,7 +101,7 @@ static int attempt(ft_member *m, bool *met, serry_error *error)
     if (!goes_on)
         ft_limit_begin(m);
     do {
-        rc = m->stage == FT_STAGE_NONE ? call(m, error)
+        rc = m->stage == FT_STAGE_NONE ? look_and_call(m, error)
                                        : ft_meet(m, in_grace ? &grace : &m->limit, error);
     } while (rc == SERRY_ERR_TIMEOUT && !in_grace && ft_limit_goes_on(m));
     m->polled = rc == SERRY_ERR_AGAIN;
@@ -107,7 +116,7 @@ static int end(ft_member *m, int rc, bool open)
 {
     if (m->failed)
         serry_recovery_end(m->recovery, ft_id(m), m->operation.name);
-    m->failed = m->voted = false;
+    m->failed = m->voted = m->finishing = m->looked = false;
     m->open = open;
     return rc;
 }
@@ -282,6 +291,8 @@ static int settle_old(ft_member *m, int rc, serry_error *error)
 /* A meeting has ended. FT_AGAIN: the operation can be tried, or the next meeting follows. */
 static int settle(ft_member *m, int rc, serry_error *error)
 {
+    bool finishes = rc == FT_FINISH;
+
     if (m->told) {
         rc = settle_old(m, rc, error);
     } else if (m->paying) {
@@ -294,6 +305,7 @@ static int settle(ft_member *m, int rc, serry_error *error)
         m->voted |= ft_votes_to_abort(m); /* others had it all but completed, so it completes */
         rc = FT_AGAIN;
     }
+    m->finishing = finishes;
     m->vote = 0;
     return rc;
 }
@@ -309,6 +321,10 @@ static int follow(ft_member *m, int rc, bool met, int *delay_ms, serry_error *er
     if (rc == SERRY_ERR_MEETING && !met) {
         m->stage = FT_STAGE_VOTE;
         m->vote = 0;
+        return FT_AGAIN;
+    }
+    if (rc == SERRY_ERR_RANK_FAILED && !met && ft_waits_for_replacement(m)) {
+        m->finishing = false;
         return FT_AGAIN;
     }
     return react(m, rc, delay_ms, error);

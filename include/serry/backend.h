@@ -28,6 +28,11 @@ typedef struct serry_job {
     serry_entry entry;     /* not SERRY_ENTRY_ENVIRONMENT */
     serry_rank_set absent; /* ranks that had failed before this backend was turned to: they will not
                               come, and count as failed from the beginning. Usually none */
+
+    /* NULL; or who else has failed by now, as some other backend knows: while a rank waits for the
+     * others to join, it looks now and then, and does not wait for these. */
+    void (*failed)(const void *argument, serry_rank_set *failed);
+    const void *argument;
 } serry_job;
 
 /* A rank's membership in a group, as the backend sees it. Opaque here. */
@@ -184,6 +189,14 @@ typedef struct serry_backend {
      */
     int (*meet)(serry_member *member, uint64_t vote, const serry_limit *limit, uint64_t *votes,
                 int *repeat, serry_error *error);
+
+    /* Does a meeting wait for this member? SERRY_ERR_MEETING: run would say so. SERRY_ERR_REVOKED: the
+     * group is revoked. Else SERRY_OK. Does not wait. NULL: only run tells. */
+    int (*called)(serry_member *member);
+
+    /* All votes of the meeting that has admitted this member, a replacement that has just joined: what
+     * the others wanted it to know. 0: there was none. NULL: nobody can be replaced here. */
+    uint64_t (*told)(const serry_member *member);
 
     /* ---- messages between two members, in the order in which they were put. None of these waits. */
 

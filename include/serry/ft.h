@@ -42,9 +42,18 @@
  *
  * A record has the number of this wrapper's operation, and as context "RetryCount" (attempts
  * before), "Backend" and "Strategy". Memory from serry_alloc stays valid when another backend takes
- * over; the older ones are left at serry_finalize. Replacements (serry_rejoin) join the first
- * backend of the chain; one that is replaced before a fallback is taken along, one after it is not
- * let in.
+ * over; the older ones are left at serry_finalize.
+ *
+ * Replacements and spares (serry_rejoin) join the first backend of the chain, whichever carries: give
+ * them the same chain, and make the first one a backend that lets replacements in, as shm does. After a
+ * fallback they find the others where these are now: all join that backend anew, with the replacement,
+ * at an operation that does what the policy says, SERRY_WAIT included, also where the backend itself
+ * knows neither replacements nor that policy. Each time this costs every rank what the backend needs for
+ * its connections (socket: a descriptor for each rank and one more), until serry_finalize. A job whose
+ * first backend lets nobody in from the beginning has no replacements.
+ *
+ * A thread rank joins the next backend in its own thread: where its operation is a request that the
+ * progress thread drives, it waits until that thread waits for the request, or tests it.
  */
 #ifndef SERRY_FT_H
 #define SERRY_FT_H

@@ -254,6 +254,16 @@ static int faulty_meet(serry_member *member, uint64_t vote, const serry_limit *l
     return rc;
 }
 
+static int faulty_called(serry_member *member)
+{
+    return own(member)->inner->called(own(member)->member);
+}
+
+static uint64_t faulty_told(const serry_member *member)
+{
+    return own_const(member)->inner->told(own_const(member)->member);
+}
+
 static void *faulty_alloc(serry_member *member, size_t bytes, serry_error *error)
 {
     static const serry_limit none = {-1, NULL, NULL, NULL};
@@ -417,6 +427,10 @@ int serry_faulty_create(const serry_backend *inner, const char *script, uint64_t
     table->table = functions;
     table->table.name = table->name;
     table->table.context = table;
+    if (inner->called != NULL)
+        table->table.called = faulty_called;
+    if (inner->told != NULL)
+        table->table.told = faulty_told;
     *backend = &table->table;
     return SERRY_OK;
 }

@@ -272,6 +272,16 @@ static int socket_meet(serry_member *member, uint64_t vote, const serry_limit *l
     return leave(m, rc);
 }
 
+static int socket_called(serry_member *member)
+{
+    socket_member *m = enter(member);
+
+    mesh_pump(m->mesh);
+    return leave(m, m->revoked                ? SERRY_ERR_REVOKED
+                    : m->called > m->meetings ? SERRY_ERR_MEETING
+                                              : SERRY_OK);
+}
+
 /* ---- settings ---------------------------------------------------------------------------------- */
 
 static int socket_set_policy(serry_member *member, serry_policy policy, serry_error *error)
@@ -464,6 +474,7 @@ const serry_backend serry_backend_socket = {
     .agree = socket_agree,
     .shrink = socket_shrink,
     .meet = socket_meet,
+    .called = socket_called,
     .put = socket_put,
     .settled = socket_settled,
     .withdraw = socket_withdraw,

@@ -21,6 +21,7 @@
 
 #define VERSION 2           /* of the frames; grows with every change of them */
 #define RETRY_NS 2000000    /* between two attempts to reach ranks that are not there yet */
+#define LOOK_NS 20000000    /* between two looks at who has failed meanwhile */
 #define GRACE_NS 2000000000 /* all others wait longer than the host, which knows who is missing */
 #define FAREWELL_NS 500000000
 #define STRANGERS 64 /* connections that have not said hello */
@@ -371,19 +372,39 @@ static bool have_all(const joining *j, const bool *of)
     return true;
 }
 
+/* Who has failed before it said hello will never come; of the others, the links tell. */
+static int look_for_failed(joining *j)
+{
+    serry_rank_set failed;
+
+    if (j->job->failed == NULL)
+        return SERRY_OK;
+    j->job->failed(j->job->argument, &failed);
+    for (int r = 0; r < j->job->size; r++)
+        if (is_expected(j, r) && r != j->job->rank && !j->met[r] && serry_rank_set_has(&failed, r))
+            return fail_gone(j, r);
+    return SERRY_OK;
+}
+
+static uint64_t next_look(const joining *j, bool all)
+{
+    uint64_t until_ns = serry_token_now_ns() + (all ? LOOK_NS : RETRY_NS);
+    bool looks = !all || j->job->failed != NULL;
+
+    return looks && until_ns < j->deadline_ns ? until_ns : j->deadline_ns;
+}
+
 static int meet_all(joining *j)
 {
     int rc = SERRY_OK;
 
     while (rc == SERRY_OK && !have_all(j, j->met)) {
-        uint64_t now_ns = serry_token_now_ns();
         bool all;
-        if (now_ns >= j->deadline_ns)
+        if (serry_token_now_ns() >= j->deadline_ns)
             return fail_timeout(j);
         rc = connect_to_lower(j, &all);
-        if (rc == SERRY_OK)
-            rc = listen_until(j, all || j->deadline_ns - now_ns < RETRY_NS ? j->deadline_ns
-                                                                           : now_ns + RETRY_NS);
+        if (rc == SERRY_OK && (rc = listen_until(j, next_look(j, all))) == SERRY_OK)
+            rc = look_for_failed(j);
     }
     return rc;
 }
