@@ -66,6 +66,14 @@ static bool is_taken(const arena_extent *e)
     return atomic_load_explicit(&e->state, memory_order_acquire) != EXTENT_FREE;
 }
 
+/* Entries to look through. */
+static uint32_t used(const shm_arena *arena)
+{
+    uint32_t count = atomic_load_explicit(&arena->header->extents_used, memory_order_relaxed);
+
+    return count < SHM_EXTENTS ? count : SHM_EXTENTS;
+}
+
 static int by_page(const void *a, const void *b)
 {
     uint32_t x = ((const run *)a)->page, y = ((const run *)b)->page;
@@ -82,13 +90,15 @@ static uint32_t find_gap(shm_arena *arena, uint64_t pages, arena_extent **entry)
     uint64_t next = 0, limit = arena->header->pool_bytes / SHM_PAGE;
 
     *entry = NULL;
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+    for (uint32_t i = 0; i < used(arena); i++) {
         arena_extent *e = &arena->extents[i];
         if (is_taken(e))
             taken[count++] = (run){e->page, e->pages};
         else if (*entry == NULL)
             *entry = e;
     }
+    if (*entry == NULL && used(arena) < SHM_EXTENTS)
+        *entry = &arena->extents[used(arena)];
     qsort(taken, count, sizeof(taken[0]), by_page);
     for (size_t i = 0; i < count; i++) {
         if (taken[i].page >= next && taken[i].page - next >= pages)
@@ -122,6 +132,8 @@ static int take_locked(shm_arena *arena, uint32_t owner, const extent_post *post
         if (rc != SERRY_OK)
             return rc;
     }
+    if ((uint32_t)(entry - arena->extents) == used(arena))
+        atomic_store_explicit(&arena->header->extents_used, used(arena) + 1, memory_order_relaxed);
     entry->page = page;
     entry->pages = (uint32_t)pages;
     entry->owner = owner;
@@ -191,7 +203,7 @@ void extent_end_posts(shm_arena *arena, uint32_t communicator, uint32_t slot, co
 {
     if (lock(arena, NULL) != SERRY_OK)
         return; /* the end of the job, or of the slot's rank, will do */
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+    for (uint32_t i = 0; i < used(arena); i++) {
         arena_extent *e = &arena->extents[i];
         uint32_t done = 0;
         if (!is_taken(e) || e->owner != EXTENT_OF_MESSAGES || e->communicator != communicator)
@@ -218,7 +230,7 @@ static void give(shm_arena *arena, arena_extent *e)
 /* An extent of `owner`, at that page of the pool. Call with the lock held. */
 static arena_extent *find(shm_arena *arena, uint32_t owner, uint64_t page)
 {
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+    for (uint32_t i = 0; i < used(arena); i++) {
         arena_extent *e = &arena->extents[i];
         if (is_taken(e) && e->owner == owner && (page == ANY_PAGE || e->page == page))
             return e;
@@ -283,7 +295,7 @@ static bool is_member(shm_arena *arena, uint32_t slot, const extent_judge *judge
 {
     if (judge->has_member(arena, arena->header->world_offset, slot))
         return true;
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++)
+    for (uint32_t i = 0; i < used(arena); i++)
         if (is_group(&arena->extents[i]) &&
             judge->has_member(arena, offset_of(arena, &arena->extents[i]), slot))
             return true;
@@ -297,7 +309,7 @@ static bool is_used(shm_arena *arena, uint32_t communicator, const extent_judge 
 
     if (judge->is_of(arena, world, communicator) && !judge->is_unused(arena, world))
         return true;
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++)
+    for (uint32_t i = 0; i < used(arena); i++)
         if (is_group(&arena->extents[i]) &&
             judge->is_of(arena, offset_of(arena, &arena->extents[i]), communicator))
             return true; /* the unused ones have been given back */
@@ -343,24 +355,24 @@ void extent_sweep(shm_arena *arena, const extent_judge *judge)
 {
     if (lock(arena, NULL) != SERRY_OK)
         return;
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++)
+    for (uint32_t i = 0; i < used(arena); i++)
         if (is_group(&arena->extents[i]) &&
             judge->is_unused(arena, offset_of(arena, &arena->extents[i])))
             give(arena, &arena->extents[i]);
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+    for (uint32_t i = 0; i < used(arena); i++) {
         arena_extent *e = &arena->extents[i];
         if (is_taken(e) && e->owner < SHM_SLOTS &&
             (judge->is_gone(arena, e->owner) || slot_has_left(&arena->slots[e->owner])) &&
             !is_member(arena, e->owner, judge))
             give(arena, e);
     }
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+    for (uint32_t i = 0; i < used(arena); i++) {
         arena_extent *e = &arena->extents[i];
         if (is_taken(e) && e->owner == EXTENT_OF_COMMUNICATOR &&
             !is_used(arena, e->communicator, judge))
             give(arena, e);
     }
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++)
+    for (uint32_t i = 0; i < used(arena); i++)
         if (is_over(arena, &arena->extents[i], judge))
             give(arena, &arena->extents[i]);
     give_heaps(arena, judge);
@@ -383,7 +395,7 @@ bool extent_each_group(shm_arena *arena,
 {
     if (lock_within(arena, LOCK_BRIEFLY_NS, NULL) != SERRY_OK)
         return false;
-    for (uint32_t i = 0; i < SHM_EXTENTS; i++) {
+    for (uint32_t i = 0; i < used(arena); i++) {
         const arena_extent *e = &arena->extents[i];
         if (is_taken(e) && e->owner == EXTENT_OF_GROUP)
             visit(arena, arena->header->pool_offset + (uint64_t)e->page * SHM_PAGE, argument);

@@ -65,6 +65,8 @@ typedef struct arena_header {
     uint64_t pool_bytes;
     /* line 2: any rank, to change the extents; never on the way of an operation */
     _Alignas(SHM_LINE) pthread_mutex_t extents_lock; /* robust, process-shared */
+    _Atomic uint32_t extents_used; /* entries from here on have never been taken: relaxed, by the
+                                      lock's holder, before the entry's state; only ever greater */
     /* line 3: replacements. Any rank, rarely, seq_cst */
     _Alignas(SHM_LINE) _Atomic uint64_t world; /* offset of the group that is the world now; by its
                                                   members when they enter it, all the same value */
