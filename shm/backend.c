@@ -402,6 +402,11 @@ static uint64_t shm_epoch(const serry_member *member)
     return own_const(member)->epoch;
 }
 
+static uint64_t shm_incarnation(const serry_member *member, int rank)
+{
+    return own_const(member)->group.header->slot[rank];
+}
+
 const serry_backend serry_backend_shm = {
     .name = "shm",
     .open = shm_open_job,
@@ -433,6 +438,7 @@ const serry_backend serry_backend_shm = {
     .live = shm_live,
     .participants = shm_participants,
     .epoch = shm_epoch,
+    .incarnation = shm_incarnation,
     .vitals = vitals_read,
     .exclude = vitals_exclude,
 };

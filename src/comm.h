@@ -15,10 +15,9 @@ struct serry_comm {
     const serry_backend *backend;
     serry_member *member;
     int rank, size;
-    serry_limit limit;    /* of each of its operations */
-    serry_token *token;   /* what limit.token gives; NULL: none. A reference */
-    serry_rank_set acked; /* failures that the caller has acknowledged */
-    unsigned forks;       /* serry_forks when it was made */
+    serry_limit limit;  /* of each of its operations */
+    serry_token *token; /* what limit.token gives; NULL: none. A reference */
+    unsigned forks;     /* serry_forks when it was made */
     serry_progress progress;
     int progress_cpu;      /* -1: any */
     struct flight *flight; /* what is under way; NULL: nothing ever was */

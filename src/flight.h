@@ -101,8 +101,9 @@ struct flight {
     const serry_call *batch[FLIGHT_BATCH]; /* the first calls, as they were at its first poll */
     int batched;                           /* 0: it has not been polled */
     int turn_of;                           /* the source that is looked at first */
-    serry_rank_set known;    /* failures that a receive from any source has told, or that are
-                              acknowledged */
+    serry_rank_set known; /* failures that a receive from any source has told, or that are
+                              acknowledged; */
+    uint64_t known_of[SERRY_MAX_RANKS]; /* of which incarnation of the rank */
     uint32_t pauses, yields; /* how patient it is worth to be before sleeping, by the last poll */
     serry_error error;
 };
@@ -145,8 +146,9 @@ void flight_cancel(flight *f, serry_request *r);
 /* Before the member is closed, with the turn: nobody may read this rank's memory any more. */
 void flight_withdraw(flight *f);
 
-/* With the turn: these failures are known to the caller. */
-void flight_acknowledge(flight *f, const serry_rank_set *acked);
+/* With the turn: the failure of who has that rank now is known to the caller; is it? */
+void flight_learn(flight *f, int rank);
+bool flight_knows(const flight *f, int rank);
 
 /* Wake those who sleep until something changes. */
 void flight_pulse(flight *f);

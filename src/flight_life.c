@@ -13,11 +13,27 @@ static void queue_init(request_queue *q)
     q->last = &q->first;
 }
 
-void flight_acknowledge(flight *f, const serry_rank_set *acked)
+/* ---- failures that are known ------------------------------------------------------------------- */
+
+static uint64_t incarnation_of(const flight *f, int rank)
 {
-    for (size_t i = 0; i < sizeof(acked->bits) / sizeof(acked->bits[0]); i++)
-        f->known.bits[i] |= acked->bits[i];
+    const serry_backend *backend = f->comm->backend;
+
+    return backend->incarnation == NULL ? 0 : backend->incarnation(f->comm->member, rank);
 }
+
+void flight_learn(flight *f, int rank)
+{
+    serry_rank_set_add(&f->known, rank);
+    f->known_of[rank] = incarnation_of(f, rank);
+}
+
+bool flight_knows(const flight *f, int rank)
+{
+    return serry_rank_set_has(&f->known, rank) && f->known_of[rank] == incarnation_of(f, rank);
+}
+
+/* ---- life -------------------------------------------------------------------------------------- */
 
 static int make(serry_comm *comm, flight **made)
 {
@@ -29,7 +45,6 @@ static int make(serry_comm *comm, flight **made)
     queue_init(&f->calls);
     queue_init(&f->sends);
     queue_init(&f->receives);
-    flight_acknowledge(f, &comm->acked);
     *made = f;
     return SERRY_OK;
 }

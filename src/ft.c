@@ -156,6 +156,14 @@ static uint64_t ft_epoch(const serry_member *member)
     return ft_own_const(member)->epoch + c->backend->epoch(c->member);
 }
 
+static uint64_t ft_incarnation(const serry_member *member, int rank)
+{
+    const ft_carrier *c = ft_carrier_of(ft_own_const(member));
+    uint64_t there = c->backend->incarnation == NULL ? 0 : c->backend->incarnation(c->member, rank);
+
+    return there << 32 | (uint32_t)c->number; /* one that has moved is another one */
+}
+
 static int ft_vitals(serry_member *member, int rank, serry_vitals *vitals, serry_error *error)
 {
     ft_carrier *c = ft_carrier_of(ft_own(member));
@@ -196,6 +204,7 @@ static const serry_backend functions = {
     .live = ft_live,
     .participants = ft_participants,
     .epoch = ft_epoch,
+    .incarnation = ft_incarnation,
     .vitals = ft_vitals,
     .exclude = ft_exclude,
 };

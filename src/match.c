@@ -304,10 +304,8 @@ static source_state drain(flight *f, int source)
 
     while ((r = first_that_wants(f, source)) != NULL) {
         int rc = backend->peek(f->comm->member, source, &e, &f->error);
-        if (rc == SERRY_ERR_AGAIN) {
-            f->known.bits[source / 64] &= ~(UINT64_C(1) << (source % 64)); /* a replacement */
+        if (rc == SERRY_ERR_AGAIN)
             return SOURCE_LIVES;
-        }
         if (rc == SERRY_ERR_RANK_FAILED || rc == SERRY_HAS_LEFT) {
             tell_end(f, source);
             return rc == SERRY_HAS_LEFT ? SOURCE_LEFT : SOURCE_FAILED;
@@ -340,10 +338,10 @@ static COLD void tell_failed(flight *f, const serry_rank_set *failed)
     serry_request *r;
 
     for (int source = 0; source < f->comm->size; source++) {
-        if (!serry_rank_set_has(failed, source) || serry_rank_set_has(&f->known, source) ||
+        if (!serry_rank_set_has(failed, source) || flight_knows(f, source) ||
             (r = first_from_any(f)) == NULL)
             continue;
-        serry_rank_set_add(&f->known, source);
+        flight_learn(f, source);
         begin_record(f, r, source);
         serry_fail(&f->error, SERRY_ERR_RANK_FAILED,
                    "%s: rank %d has failed; serry_ack_failed lets receives from any source go on "

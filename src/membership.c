@@ -100,16 +100,21 @@ int serry_get_failed(const serry_comm *comm, serry_rank_set *failed)
 int serry_ack_failed(serry_comm *comm, serry_rank_set *acked)
 {
     int rc = serry_comm_check(comm, "ack_failed");
+    serry_rank_set failed;
+    flight *f;
 
+    if (rc == SERRY_OK)
+        rc = flight_of(comm, false, &f);
     if (rc != SERRY_OK)
         return rc;
     serry_comm_hold(comm);
-    comm->backend->failed(comm->member, &comm->acked);
-    if (comm->flight != NULL)
-        flight_acknowledge(comm->flight, &comm->acked);
+    comm->backend->failed(comm->member, &failed);
+    for (int r = 0; r < comm->size; r++)
+        if (serry_rank_set_has(&failed, r))
+            flight_learn(f, r);
     serry_comm_release(comm);
     if (acked != NULL)
-        *acked = comm->acked;
+        *acked = failed;
     return SERRY_OK;
 }
 

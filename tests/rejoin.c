@@ -418,6 +418,67 @@ static void a_replacement_may_be_replaced(void **state)
     run_newcomers(SERRY_PROCESSES, ROUNDS, body_rounds, dead);
 }
 
+/* ---- messages ---------------------------------------------------------------------------------- */
+
+static void expect_told(test_rank *self, int wanted)
+{
+    int64_t number;
+    int rc = serry_recv(&number, 1, SERRY_I64, SERRY_ANY_SOURCE, SERRY_ANY_TAG, NULL, self->comm);
+
+    if (test_expect(self, wanted, rc, self->comm, "recv from any") &&
+        wanted == SERRY_ERR_RANK_FAILED)
+        CHECK(self, serry_last_error(self->comm)->peer == VICTIM);
+}
+
+static void with_the_newcomer(test_rank *self)
+{
+    test_at(self, "waiting for the newcomer");
+    for (int64_t all = 0; all != RANKS;) {
+        all = 1;
+        if (!EXPECT_OK(self,
+                       serry_allreduce(SERRY_IN_PLACE, &all, 1, SERRY_I64, SERRY_SUM, self->comm)))
+            return;
+    }
+}
+
+/* The newcomer dies before a receive has seen it alive. */
+static void body_told(test_rank *self)
+{
+    if (self->rank >= RANKS) {
+        test_await(self, FLAG_DEAD, 1);
+        if (rejoin(self, VICTIM, SERRY_EXCLUDE))
+            with_the_newcomer(self);
+        death_now(self);
+    }
+    if (!join(self, self->rank, SERRY_EXCLUDE))
+        return;
+    EXPECT_OK(self, serry_barrier(self->comm));
+    if (self->rank == VICTIM)
+        death_now(self);
+    if (self->rank == 0) {
+        expect_told(self, SERRY_ERR_RANK_FAILED);
+        test_raise(self, FLAG_DEAD);
+    }
+    with_the_newcomer(self);
+    await_known(self, self->comm, k_victim);
+    if (self->rank == 0) {
+        expect_told(self, SERRY_ERR_RANK_FAILED);
+        EXPECT_OK(self, serry_ack_failed(self->comm, NULL));
+        EXPECT_OK(self, serry_set_timeout(self->comm, 50));
+        expect_told(self, SERRY_ERR_TIMEOUT);
+        EXPECT_OK(self, serry_set_timeout(self->comm, 60000));
+    }
+    EXPECT_OK(self, serry_barrier(self->comm));
+    EXPECT_OK(self, serry_finalize(&self->comm));
+}
+
+static void the_failure_of_a_replacement_is_told_as_well(void **state)
+{
+    static const int dead[] = {VICTIM, RANKS, -1};
+    (void)state;
+    run_newcomers(SERRY_PROCESSES, 1, body_told, dead);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -430,6 +491,7 @@ int main(void)
         cmocka_unit_test(a_newcomer_that_gives_up_leaves_no_trace),
         cmocka_unit_test(a_split_waits_for_the_replacement_and_has_it),
         cmocka_unit_test(a_replacement_may_be_replaced),
+        cmocka_unit_test(the_failure_of_a_replacement_is_told_as_well),
     };
     test_watchdog(60);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -250,6 +250,10 @@ typedef struct serry_backend {
     /* How many changes of membership this member has met: deaths and replacements. */
     uint64_t (*epoch)(const serry_member *member);
 
+    /* A number for who has the place of a rank now, which no other that ever has it bears. NULL: nobody
+     * is replaced here. */
+    uint64_t (*incarnation)(const serry_member *member, int rank);
+
     /* How a member is. */
     int (*vitals)(serry_member *member, int rank, serry_vitals *vitals, serry_error *error);
 

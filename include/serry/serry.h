@@ -208,7 +208,8 @@ int serry_get_failed(const serry_comm *comm, serry_rank_set *failed);
  * more. Local. Collectives report each failure once, acknowledged or not: what they do must be the
  * same on all ranks.
  *
- * @param[out] acked  All that have been acknowledged so far; may be NULL.
+ * @param[out] acked  All that are acknowledged now; may be NULL.
+ * @retval SERRY_ERR_NO_SPACE  No memory to note it.
  */
 int serry_ack_failed(serry_comm *comm, serry_rank_set *acked);
 

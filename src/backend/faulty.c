@@ -361,6 +361,11 @@ static uint64_t faulty_epoch(const serry_member *member)
     return own_const(member)->inner->epoch(own_const(member)->member);
 }
 
+static uint64_t faulty_incarnation(const serry_member *member, int rank)
+{
+    return own_const(member)->inner->incarnation(own_const(member)->member, rank);
+}
+
 static int faulty_vitals(serry_member *member, int rank, serry_vitals *vitals, serry_error *error)
 {
     return own(member)->inner->vitals(own(member)->member, rank, vitals, error);
@@ -429,6 +434,8 @@ int serry_faulty_create(const serry_backend *inner, const char *script, uint64_t
     table->table.context = table;
     if (inner->called != NULL)
         table->table.called = faulty_called;
+    if (inner->incarnation != NULL)
+        table->table.incarnation = faulty_incarnation;
     if (inner->told != NULL)
         table->table.told = faulty_told;
     *backend = &table->table;
