@@ -118,12 +118,12 @@ typedef struct serry_config {
     serry_kind_of_rank kind; /* processes, or threads of this process */
     int timeout_ms;          /* of each operation and of serry_init; < 0: none;
                                 0: SERRY_TIMEOUT_MS or 300000 */
-    size_t pool_bytes;       /* room for serry_alloc, and for what large operations on private memory
+    size_t pool_bytes; /* room for serry_alloc, and for what large operations on private memory
                                 stage, over all ranks; 0: SERRY_POOL or half of the machine's memory.
                                 Address space only, until allocated */
-    int policy;              /* a serry_policy; -1: SERRY_POLICY (report, exclude, revoke, wait)
+    int policy;        /* a serry_policy; -1: SERRY_POLICY (report, exclude, revoke, wait)
                                 or SERRY_REPORT */
-    serry_entry entry;       /* how this rank comes into its job */
+    serry_entry entry; /* how this rank comes into its job */
     const struct serry_backend *backend; /* outlives the communicators; NULL: SERRY_BACKEND (shm,
                                             socket, self) or serry_backend_shm */
     serry_progress progress;             /* who drives operations that were started */
