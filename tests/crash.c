@@ -20,10 +20,10 @@
 #include "deaths.h"
 
 /* Trials with a second victim, and ranks in them. */
-enum { DOUBLES = 8, DOUBLE_SIZE = 4 };
+enum { DOUBLES = 8, LONG_DOUBLES = 4, DOUBLE_SIZE = 4 };
 
 /* Of a section of more instructions so many points are tried, about. */
-enum { LONG_KILLED = 90000, LONG_SEALED = 20000, SAMPLE = 5 };
+enum { LONG_KILLED = 90000, LONG_SEALED = 20000, SAMPLE = 3 };
 
 static bool all_instructions, all_changes;
 
@@ -69,8 +69,9 @@ static void try_changes(plan *p)
 static void try_some(plan *p)
 {
     uint64_t sequence = sequence_of(p);
+    unsigned trials = p->steps > LONG_KILLED ? LONG_DOUBLES : DOUBLES;
 
-    for (unsigned i = 0; i < DOUBLES && p->faults == 0; i++) {
+    for (unsigned i = 0; i < trials && p->faults == 0; i++) {
         unsigned change = chance(&sequence, p->changes + 1), length = plan_gap(p, change);
         unsigned after = chance(&sequence, 2) == 0 || length == 0 ? 0 : chance(&sequence, length);
         plan_draw_second(p, &sequence);
