@@ -236,8 +236,11 @@ static int work(chaos_rank *self)
     case 5:
     case 6:
     case 7:
-        code = chaos_stand(self, &sequence);
-        break;
+        if (self->job->stands) {
+            code = chaos_stand(self, &sequence);
+            break;
+        }
+        /* fall through */
     default:
         chaos_draw(self->job, &sequence, self->world.size, &op);
         code = chaos_run(self, &self->world, &op, key_of(self));
