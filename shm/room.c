@@ -57,8 +57,8 @@ static void look_for_lost(shm_member *m)
         const arena_slot *slot = &g->arena->slots[room->lost[i]];
         bool over = slot_has_left(slot) || slot_is_gone(slot, g->arena->kind);
         for (int r = 0; r < g->size && !over; r++) /* it has closed this communicator alone */
-            over = g->header->slot[r] == room->lost[i] &&
-                   atomic_load_explicit(&g->header->left[r], memory_order_seq_cst) != 0;
+            over =
+                g->header->slot[r] == room->lost[i] && group_has_left(g->header, r) != GROUP_STAYS;
         if (!over)
             room->lost[kept++] = room->lost[i];
     }
