@@ -50,7 +50,8 @@ void regain_look_again(const shm_group *old, uint64_t offset)
         const arena_slot *slot = &old->arena->slots[group.header->slot[r]];
         uint64_t place = request(group.header->communicator, r);
         bool wants = serry_rank_set_has(&group.header->joined, r)
-                         ? atomic_load_explicit(&slot->asks, memory_order_seq_cst) == place
+                         ? group_has_left(group.header, r) != GROUP_NEVER &&
+                               atomic_load_explicit(&slot->asks, memory_order_seq_cst) == place
                          : group_has_left(old->header, r) != GROUP_NEVER;
         if (wants || !group_is_settled(&group, r))
             continue;
@@ -264,14 +265,17 @@ static void seal_place(shm_arena *arena, uint64_t offset, void *argument)
     for (int r = 0; r < group.size; r++) {
         if (group.header->slot[r] != p->slot || group_has_left(group.header, r) != GROUP_STAYS)
             continue;
+        group_abandon(arena, offset, r);
         if (group_is_settled(&group, r))
             group_seal_member(&group, r);
-        group_abandon(arena, offset, r);
         p->found = true;
     }
 }
 
-/* Until there is no more to find: a group may be replaced by one with this rank in it while its place
+/* A group that is being made has no memory for this rank's words yet, so it is given up first: who makes it
+ * looks for that once there is (regain_look_again), and one of both sees what the other has written.
+ *
+ * Until there is no more to find: a group may be replaced by one with this rank in it while its place
  * in the old one is being given up. The table is not locked for long, unless somebody was stopped who
  * holds the lock. */
 static void withdraw(shm_member *m, uint32_t communicator)

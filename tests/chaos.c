@@ -281,9 +281,6 @@ int main(int argc, char **argv)
     c.sequence = chaos_mix(test_seed(), 4);
     c.job.size = o.ranks;
     c.job.policy = o.policy;
-    /* Known fault, see docs/failure-model.md: once in minutes a replacement's place in a part is waited for
-     * by its holders for ever. Until that is mended the suite's short runs leave such parts out. */
-    c.job.stands = o.seconds >= 60;
     c.job.board = test_shared(sizeof(*c.job.board));
     c.stops = o.stops;
     c.patience_ns = (uint64_t)(o.patience * (TEST_SANITIZER ? 4 : 1)) * SECOND;

@@ -88,8 +88,7 @@ typedef struct chaos_job {
     uint64_t seed; /* of this job: changes with each */
     char name[64];
     int size;
-    int policy;  /* a serry_policy, or CHAOS_MIXED */
-    bool stands; /* with parts that outlive deaths */
+    int policy; /* a serry_policy, or CHAOS_MIXED */
     chaos_board *board;
     chaos_data data[CHAOS_DATA];
 } chaos_job;

@@ -236,11 +236,8 @@ static int work(chaos_rank *self)
     case 5:
     case 6:
     case 7:
-        if (self->job->stands) {
-            code = chaos_stand(self, &sequence);
-            break;
-        }
-        /* fall through */
+        code = chaos_stand(self, &sequence);
+        break;
     default:
         chaos_draw(self->job, &sequence, self->world.size, &op);
         code = chaos_run(self, &self->world, &op, key_of(self));

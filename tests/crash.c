@@ -142,6 +142,7 @@ static const struct {
     {"memberships", crash_memberships, &crash_memberships_count, PLAN_KILL},
     {"replacements", crash_replacements, &crash_replacements_count, PLAN_KILL},
     {"parts", crash_parts, &crash_parts_count, PLAN_KILL},
+    {"held_parts", crash_held_parts, &crash_held_parts_count, PLAN_HOLD},
     {"messages", crash_messages, &crash_messages_count, PLAN_KILL},
     {"requests", crash_requests, &crash_requests_count, PLAN_KILL},
     {"progress", crash_progress, &crash_progress_count, PLAN_KILL},

@@ -1,6 +1,6 @@
 /* crash_part.c - a replacement has come into the world and takes its place in a part of it, too; somebody
  * dies at each instruction of that: a member of the part, in the operation in which all meet, or the
- * replacement. */
+ * replacement. Or a member is held there until the replacement has given up and asks again. */
 #include "crash_scenarios.h"
 #include "crash_step.h"
 
@@ -151,9 +151,60 @@ static int give_up(crash_actor *a)
     return rc;
 }
 
-#define PART_LOST .fallen = true, .prepare = divide, .judge = meet_judge
-#define REGAIN PART_LOST, .ready = begin, .section = meet
-#define GIVE_UP PART_LOST, .ready = begin_cancelled, .section = give_up
+/* ---- while another one is held -------------------------------------------------------------------- */
+
+static void *cancel_when_held(void *argument)
+{
+    crash_actor *a = argument;
+
+    test_await(a->self, CRASH_FIRED, 1);
+    serry_timeouts_cancel_all(a->timeouts);
+    return NULL;
+}
+
+static int again(crash_actor *a)
+{
+    EXPECT_OK(a->self, serry_set_token(a->comm, NULL));
+    test_raise(a->self, CRASH_AGAIN);
+    return meet(a);
+}
+
+/* The newcomer asks until a member is held in the middle of letting it in; it gives up, and asks again
+ * before that one goes on. */
+static int hold(crash_actor *a)
+{
+    serry_token *token = NULL;
+
+    if (!crash_is_newcomer(a))
+        return meet(a);
+    if (!CHECK(a->self, serry_timeouts_create(0, &a->timeouts) == SERRY_OK) ||
+        !CHECK(a->self, serry_timeouts_start(a->timeouts, 1, 0, &token) == SERRY_OK) ||
+        !EXPECT_OK(a->self, serry_set_token(a->comm, token)) ||
+        !CHECK(a->self, pthread_create(&a->canceller, NULL, cancel_when_held, a) == 0))
+        return SERRY_ERR_SYSTEM;
+    int rc = meet(a);
+    if (rc == SERRY_ERR_CANCELLED)
+        rc = again(a);
+    EXPECT_OK(a->self, serry_set_token(a->comm, NULL));
+    serry_token_release(&token);
+    test_raise(a->self, CRASH_AGAIN);
+    test_raise(a->self, CRASH_AGAIN);
+    return rc;
+}
+
+static void hold_judge(crash_actor *a, int rc)
+{
+    meet_judge(a, rc);
+    if (a->timeouts == NULL)
+        return;
+    pthread_join(a->canceller, NULL);
+    serry_timeouts_destroy(&a->timeouts);
+}
+
+#define PART_LOST .fallen = true, .prepare = divide
+#define REGAIN PART_LOST, .ready = begin, .section = meet, .judge = meet_judge
+#define GIVE_UP PART_LOST, .ready = begin_cancelled, .section = give_up, .judge = meet_judge
+#define HOLD PART_LOST, .ready = begin, .section = hold, .judge = hold_judge
 
 // clang-format off
 const crash_scenario crash_parts[] = {
@@ -165,6 +216,13 @@ const crash_scenario crash_parts[] = {
     {"newcomer to a part, who gives up", 3, 3, .newcomers = 1, GIVE_UP},
     {"newcomer to a part, who gives up, then another", 3, 3, SERRY_EXCLUDE, .newcomers = 2, GIVE_UP},
 };
+
+const crash_scenario crash_held_parts[] = {
+    {"part that reports, whose maker is held", 3, 1, .newcomers = 1, .points = 30, HOLD},
+    {"part that excludes, whose maker is held", 3, 1, SERRY_EXCLUDE, .newcomers = 1, .points = 20, HOLD},
+    {"part that reports, one of which is held", 3, 0, .newcomers = 1, .points = 20, HOLD},
+};
 // clang-format on
 
 const size_t crash_parts_count = sizeof(crash_parts) / sizeof(crash_parts[0]);
+const size_t crash_held_parts_count = sizeof(crash_held_parts) / sizeof(crash_held_parts[0]);

@@ -243,12 +243,11 @@ static int section(crash_actor *a)
     return a->scenario->section != NULL ? a->scenario->section(a) : test_call(&a->call, a->comm);
 }
 
-static void survive(crash_actor *a)
+/* After the section. */
+static void survive(crash_actor *a, int rc)
 {
     const crash_scenario *s = a->scenario;
 
-    test_at(a->self, "%s: the section", s->name);
-    int rc = section(a);
     if (s->judge != NULL) {
         s->judge(a, rc);
     } else {
@@ -297,19 +296,19 @@ void crash_body(test_rank *self)
         fall(a);
     if (a->scenario->ready != NULL)
         a->scenario->ready(a);
-    if (self->rank == a->scenario->victim) {
-        if (!a->scenario->elsewhere)
-            step_begin(self);
-        int rc = section(a);
-        if (!a->scenario->elsewhere)
-            step_end(self);
-        if (trial->sealed)
-            wake_up(a, rc);
-        else
-            pause();
-    } else {
-        survive(a);
-    }
+    bool is_victim = self->rank == a->scenario->victim;
+    test_at(self, "%s: the section", a->scenario->name);
+    if (is_victim && !a->scenario->elsewhere)
+        step_begin(self);
+    int rc = section(a);
+    if (is_victim && !a->scenario->elsewhere)
+        step_end(self);
+    if (!is_victim || trial->held)
+        survive(a, rc);
+    else if (trial->sealed)
+        wake_up(a, rc);
+    else
+        pause();
     crash_collective_release(a);
     test_expect(self, SERRY_OK, serry_finalize(&a->part), NULL, "finalize of the part");
     test_expect(self, SERRY_OK, serry_finalize(&self->comm), NULL, "serry_finalize");

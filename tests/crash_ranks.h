@@ -3,6 +3,8 @@
 #ifndef TEST_CRASH_RANKS_H
 #define TEST_CRASH_RANKS_H
 
+#include <pthread.h>
+
 #include "harness.h"
 
 #define CRASH_RANKS 6 /* newcomers included */
@@ -64,6 +66,7 @@ typedef struct crash_log {
 typedef struct crash_trial {
     const crash_scenario *scenario;
     bool sealed;          /* the victim is sealed and goes on later, instead of being killed */
+    bool held;            /* the victim is stopped for a while, and goes on with all others */
     _Atomic bool unknown; /* not all need have heard of the victim, which joins: they may wait
                              for it. By the record at first, then as the run has been */
     unsigned gone;        /* who will be missing, as bits */
@@ -79,10 +82,12 @@ struct crash_actor {
     serry_comm *part;
     serry_call call;
     int64_t *send, *recv;
-    size_t sent, received; /* elements */
-    unsigned losses;       /* RANK_FAILED so far: in the world, */
-    unsigned part_losses;  /* and in the part */
-    uint64_t bits;         /* to agree on */
+    size_t sent, received;    /* elements */
+    unsigned losses;          /* RANK_FAILED so far: in the world, */
+    unsigned part_losses;     /* and in the part */
+    uint64_t bits;            /* to agree on */
+    serry_timeouts *timeouts; /* of a section that is cancelled, */
+    pthread_t canceller;      /* by this thread */
 };
 
 /* Has the fault struck? */

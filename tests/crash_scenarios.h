@@ -19,6 +19,9 @@ extern const size_t crash_replacements_count;
 extern const crash_scenario crash_parts[];
 extern const size_t crash_parts_count;
 
+extern const crash_scenario crash_held_parts[];
+extern const size_t crash_held_parts_count;
+
 extern const crash_scenario crash_messages[];
 extern const size_t crash_messages_count;
 

@@ -313,6 +313,14 @@ bool step_seal(stepper *s)
     return buried;
 }
 
+bool step_asks(const stepper *s, int slot)
+{
+    const arena_header *h = (arena_header *)(void *)s->arena;
+    const arena_slot *slots = (arena_slot *)(void *)(s->arena + h->slots_offset);
+
+    return atomic_load(&slots[slot].asks) != 0;
+}
+
 void step_release(stepper *s)
 {
     pin(s->pid, false);

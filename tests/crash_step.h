@@ -18,7 +18,8 @@ enum {
     CRASH_FIRED,
     CRASH_SURVIVED,
     CRASH_WOKEN,
-    CRASH_READY
+    CRASH_READY,
+    CRASH_AGAIN
 };
 
 /* Of the victim's numbers: the thread that is traced. Stands when CRASH_TRACED is raised. */
@@ -85,6 +86,9 @@ bool step_kill(stepper *s);
 
 /* Seal its words where it stands, as a monitor does that takes it for dead. */
 bool step_seal(stepper *s);
+
+/* Does the rank that has this slot ask for a place in a part? */
+bool step_asks(const stepper *s, int slot);
 
 /* Let it run freely. */
 void step_release(stepper *s);

@@ -18,9 +18,9 @@ enum { CHANGES_MOST = 4000, STEPS_MOST = 2000000 };
 
 /* ---- one trial -------------------------------------------------------------------------------- */
 
-static unsigned who_goes(const crash_scenario *s)
+static unsigned who_goes(const crash_scenario *s, plan_fault fault)
 {
-    return 1u << s->victim | (s->fallen ? 1u << (s->size - 1) : 0);
+    return (fault == PLAN_HOLD ? 0 : 1u << s->victim) | (s->fallen ? 1u << (s->size - 1) : 0);
 }
 
 static test_run *start(plan *p, plan_fault fault, crash_point point)
@@ -30,8 +30,9 @@ static test_run *start(plan *p, plan_fault fault, crash_point point)
 
     memset(p->trial, 0, sizeof(*p->trial));
     p->trial->scenario = s;
-    p->trial->gone = who_goes(s) | (p->second >= 0 ? 1u << p->second : 0);
+    p->trial->gone = who_goes(s, fault) | (p->second >= 0 ? 1u << p->second : 0);
     p->trial->sealed = fault == PLAN_SEAL;
+    p->trial->held = fault == PLAN_HOLD;
     p->trial->unknown = point.changes < p->known;
     return test_start(&options, crash_body, p->trial);
 }
@@ -197,19 +198,42 @@ static bool seal_there(plan *p, crash_point point, bool leaping)
     return there;
 }
 
+/* The victim is held until the newcomer has given up and asks again, or has been let in. Not while it
+ * holds the lock of the pool, as above. */
+static bool hold_there(plan *p, crash_point point, bool leaping)
+{
+    stepper s;
+    test_run *run = start(p, p->fault, point);
+    bool attached = step_attach(&s, run, p->scenario.victim);
+    bool there = attached && go_to(&s, p, point, leaping);
+
+    while (there && step_holds_lock(&s) && step_once(&s) < STEP_ENDED)
+        ;
+    test_raise_in(run, CRASH_FIRED);
+    while (attached && test_flag(run, CRASH_AGAIN) < 2 &&
+           (test_flag(run, CRASH_AGAIN) < 1 || !step_asks(&s, p->scenario.size)))
+        usleep(100);
+    step_release(&s);
+    step_detach(&s);
+    finish(p, run, attached, s.at);
+    return there;
+}
+
 void plan_draw_second(plan *p, uint64_t *sequence)
 {
     unsigned ranks = (unsigned)(p->scenario.size + p->scenario.newcomers);
 
     do
         p->second = (int)chance(sequence, ranks);
-    while (who_goes(&p->scenario) >> p->second & 1);
+    while (who_goes(&p->scenario, p->fault) >> p->second & 1);
     p->second_us = chance_us(sequence, 9);
 }
 
 void plan_try(plan *p, crash_point point)
 {
-    bool (*there)(plan *, crash_point, bool) = p->fault == PLAN_SEAL ? seal_there : kill_there;
+    bool (*there)(plan *, crash_point, bool) = p->fault == PLAN_SEAL   ? seal_there
+                                               : p->fault == PLAN_HOLD ? hold_there
+                                                                       : kill_there;
 
     p->points++;
     p->early += !there(p, point, true) && !there(p, point, false);

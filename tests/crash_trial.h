@@ -11,7 +11,8 @@ enum { LONG_GAP = 64 };
 /* A scenario is given up after so many. */
 enum { PLAN_FAULTS_MOST = 3 };
 
-typedef enum plan_fault { PLAN_KILL, PLAN_KILL_TWO, PLAN_SEAL } plan_fault;
+/* PLAN_HOLD: the victim is stopped until a newcomer has done something behind its back, and all go on. */
+typedef enum plan_fault { PLAN_KILL, PLAN_KILL_TWO, PLAN_SEAL, PLAN_HOLD } plan_fault;
 
 typedef struct plan {
     const char *group;
