@@ -30,7 +30,7 @@ void choose_room(shm_member *m)
     bool copies = m->variant == VARIANT_COPY;
     uint64_t where;
 
-    if (m->variant == VARIANT_CHOOSE)
+    if (m->variant == VARIANT_CHOOSE || m->variant == VARIANT_FOLLOW)
         copies = m->group.arena->kind != SERRY_THREADS && m->alive_count > 1 &&
                  !heap_find(m->group.arena, m->call.send, operation_input_bytes(m), &where);
     if (copies)
@@ -53,6 +53,21 @@ static bool reaches_all(shm_member *m)
     return all;
 }
 
+/* Does everybody get the combination of whole vectors, in an algorithm that reads results, too? */
+static bool may_follow(const shm_member *m)
+{
+    return m->flow.combine && !m->flow.send_n && !m->flow.to_root && m->alive_count > 1;
+}
+
+/* Can the others read these bytes where they lie? Then that is where. */
+static bool tell(const shm_arena *arena, const void *buffer, size_t bytes, uint64_t *where)
+{
+    if (arena->kind != SERRY_THREADS)
+        return heap_find(arena, buffer, bytes, where);
+    *where = (uintptr_t)buffer;
+    return true;
+}
+
 static void enter(shm_member *m)
 {
     uint64_t step = m->step + 1;
@@ -62,14 +77,17 @@ static void enter(shm_member *m)
     m->own->signature[step & 1] = m->signature;
     *input = (group_input){.reaches = reaches_all(m),
                            .room = room_offer(m, room_bytes(m, operation_index(m)))};
-    if (!operation_gives(m))
+    if (operation_gives(m))
+        input->direct = tell(arena, m->call.send, operation_input_bytes(m), &input->address);
+    if (!may_follow(m))
         return;
-    if (arena->kind == SERRY_THREADS) {
-        input->address = (uintptr_t)m->call.send;
-        input->direct = 1;
-    } else {
-        input->direct = heap_find(arena, m->call.send, operation_input_bytes(m), &input->address);
-    }
+    input->lends = tell(arena, m->call.recv, operation_result_bytes(m), &input->result);
+    atomic_store_explicit(&m->own->pieces, 0, memory_order_relaxed); /* published by the word */
+}
+
+static const group_input *said_by(const shm_member *m, int r)
+{
+    return &group_cell_of(&m->group, r)->input[m->step & 1];
 }
 
 /* Has every member said that it can read in the heaps of the others? */
@@ -78,42 +96,61 @@ static bool reads_heaps(const shm_member *m)
     bool all = true;
 
     for (int i = 0; i < m->alive_count; i++)
-        all &= group_cell_of(&m->group, m->alive[i])->input[m->step & 1].reaches == 1;
+        all &= said_by(m, m->alive[i])->reaches == 1;
     return all;
 }
 
-/* Can the input of rank r be read where it lies, by every member? */
+/* Can what rank r has told of be read there by every member? */
+static bool is_for_all(const shm_member *m, uint64_t where)
+{
+    return m->group.arena->kind == SERRY_THREADS || (where & HEAP_BIT) == 0 || reads_heaps(m);
+}
+
+/* Can the input of rank r be read where it lies? */
 static bool is_direct(const shm_member *m, int r)
 {
-    const group_input *said = &group_cell_of(&m->group, r)->input[m->step & 1];
+    return said_by(m, r)->direct == 1 && is_for_all(m, said_by(m, r)->address);
+}
 
-    if (m->group.arena->kind == SERRY_THREADS || (said->address & HEAP_BIT) == 0)
-        return said->direct == 1;
-    return said->direct == 1 && reads_heaps(m);
+/* Can the result? */
+static bool is_lent(const shm_member *m, int r)
+{
+    return said_by(m, r)->lends == 1 && is_for_all(m, said_by(m, r)->result);
+}
+
+/* The place that rank r has told of; NULL: that cannot be. */
+static const unsigned char *place(const shm_member *m, int r, uint64_t where, size_t bytes)
+{
+    const shm_arena *arena = m->group.arena;
+
+    if (arena->kind == SERRY_THREADS)
+        return (const unsigned char *)(uintptr_t)where; // NOLINT(performance-no-int-to-ptr)
+    return heap_at(arena, slot_of(m, r), where, bytes);
 }
 
 /* Where this rank can read the whole input of rank r; NULL: nowhere, it comes through copies. False:
  * rank r says what cannot be. */
-static bool resolve(const shm_member *m, int r, const unsigned char **input)
+static bool find_input(shm_member *m, int r)
 {
-    const group_input *said = &group_cell_of(&m->group, r)->input[m->step & 1];
-    const shm_arena *arena = m->group.arena;
+    bool own = r == m->group.rank; /* for itself; the others may need copies */
 
-    *input = NULL;
-    if (r == m->group.rank) { /* for itself; the others may need copies */
-        *input = m->call.send;
+    m->input[r] = own ? m->call.send : NULL;
+    if (own || !is_direct(m, r))
         return true;
-    }
-    if (!said->direct)
+    m->input[r] = place(m, r, said_by(m, r)->address, operation_input_bytes(m));
+    return m->input[r] != NULL;
+}
+
+/* The same of results, where an algorithm reads them. */
+static bool find_result(shm_member *m, int r)
+{
+    bool own = r == m->group.rank;
+
+    m->result[r] = own ? m->call.recv : NULL;
+    if (own || !may_follow(m) || !is_lent(m, r))
         return true;
-    if (arena->kind == SERRY_THREADS)
-        *input =
-            (const unsigned char *)(uintptr_t)said->address; // NOLINT(performance-no-int-to-ptr)
-    else if ((said->address & HEAP_BIT) != 0 && !reads_heaps(m))
-        return true; /* all see that, and use copies */
-    else
-        *input = heap_at(arena, slot_of(m, r), said->address, operation_input_bytes(m));
-    return *input != NULL;
+    m->result[r] = place(m, r, said_by(m, r)->result, operation_input_bytes(m));
+    return m->result[r] != NULL;
 }
 
 static int fail_input(shm_member *m, int rank, const char *what)
@@ -135,10 +172,9 @@ static bool uses_rooms(const shm_member *m)
 static bool find_room(shm_member *m, int index)
 {
     int r = m->alive[index];
-    const group_input *said = &group_cell_of(&m->group, r)->input[m->step & 1];
     size_t bytes = room_bytes(m, index);
 
-    m->rooms[r] = bytes == 0 ? NULL : arena_in_pool(m->group.arena, said->room, bytes);
+    m->rooms[r] = bytes == 0 ? NULL : arena_in_pool(m->group.arena, said_by(m, r)->room, bytes);
     return bytes == 0 || m->rooms[r] != NULL;
 }
 
@@ -149,8 +185,7 @@ static bool has_rooms(const shm_member *m)
     bool all = m->absent_count == 0;
 
     for (int i = 0; i < m->alive_count; i++)
-        all &= room_bytes(m, i) == 0 ||
-               group_cell_of(&m->group, m->alive[i])->input[m->step & 1].room != 0;
+        all &= room_bytes(m, i) == 0 || said_by(m, m->alive[i])->room != 0;
     return all;
 }
 
@@ -166,8 +201,10 @@ static int enter_decided(shm_member *m)
     int rc = operation_judge(m);
 
     for (int i = 0; i < m->alive_count && rc == SERRY_OK; i++)
-        if (!resolve(m, m->alive[i], &m->input[m->alive[i]]))
+        if (!find_input(m, m->alive[i]))
             rc = fail_input(m, m->alive[i], "input");
+        else if (!find_result(m, m->alive[i]))
+            rc = fail_input(m, m->alive[i], "result");
     if (rc != SERRY_OK)
         return rc;
     room_begun(m);
@@ -181,10 +218,23 @@ static int enter_decided(shm_member *m)
 
 const algorithm algorithm_enter = {"enter", enter, enter_decided};
 
+/* In place that pays where the vector is more than a core's cache keeps. */
+static bool follows(const shm_member *m)
+{
+    bool lent = may_follow(m), in_place = false;
+
+    for (int i = 0; i < m->alive_count && lent; i++) {
+        lent = is_lent(m, m->alive[i]);
+        in_place |= m->input[m->alive[i]] == m->result[m->alive[i]];
+    }
+    return lent && (!in_place || m->variant == VARIANT_FOLLOW ||
+                    operation_input_bytes(m) >= FOLLOW_IN_PLACE_BYTES);
+}
+
 /* Direct where every input that somebody needs can be read where it lies. */
 const algorithm *choose_next(shm_member *m)
 {
-    bool direct = m->variant == VARIANT_CHOOSE;
+    bool direct = m->variant == VARIANT_CHOOSE || m->variant == VARIANT_FOLLOW;
 
     for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];
@@ -204,5 +254,7 @@ const algorithm *choose_next(shm_member *m)
                 m->input[m->alive[i]] = NULL;
         return choose_copies(m);
     }
+    if (follows(m))
+        return &algorithm_follow;
     return m->flow.combine && !m->flow.send_n ? &algorithm_direct_share : &algorithm_direct_pull;
 }

@@ -88,7 +88,7 @@ static int share_decided(shm_member *m)
     if (m->first < m->call.count)
         return OPERATION_GOES_ON;
     copy_out(m);
-    return word_second_look(&m->own->word) ? OPERATION_DONE : operation_fail_excluded(m);
+    return operation_handed_out(m);
 }
 
 const algorithm algorithm_direct_share = {"direct share", share_work, share_decided};
@@ -114,11 +114,11 @@ static void pull_work(shm_member *m)
 
 static int pull_decided(shm_member *m)
 {
-    if (!word_second_look(&m->own->word))
-        return operation_fail_excluded(m);
-    if (needs_staging(m))
+    int rc = operation_handed_out(m);
+
+    if (rc == OPERATION_DONE && needs_staging(m))
         operation_commit(m, m->staging);
-    return OPERATION_DONE;
+    return rc;
 }
 
 const algorithm algorithm_direct_pull = {"direct pull", pull_work, pull_decided};

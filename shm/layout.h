@@ -199,6 +199,8 @@ typedef struct group_input {
     uint32_t reaches;               /* plain, likewise: 1 where this member can read in the heaps of
                                        all that it knows to be alive, else 0 */
     uint64_t room;                  /* plain, likewise: offset of its room, see room.h; 0: none */
+    uint64_t result;                /* plain, likewise: place of its result; meaningful if lends */
+    uint32_t lends;                 /* plain, likewise: 1 where the others can read that, else 0 */
 } group_input;
 
 /* Behind each small buffer: by its member where calls share the step, plain, published by its word,
@@ -223,6 +225,9 @@ typedef struct group_cell {
     /* line 3: number of the operation that the member waits in, or has last waited in: relaxed, by
      * the member when it must wait; read by vitals.c */
     _Alignas(SHM_LINE) _Atomic uint64_t operation;
+    /* and how many pieces of its range it has ready, by the member, seq_cst; read by all others: see
+     * follow.c. 0 from when it enters a large operation, published by word */
+    _Atomic uint32_t pieces;
 } group_cell;
 
 /* At the end of a region: see channel.c. */
@@ -291,7 +296,7 @@ typedef struct channel {
 
 /* Sizes enter by themselves; bump the leading number when a meaning changes. */
 #define SHM_LAYOUT                                                                                 \
-    ((UINT64_C(4) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
+    ((UINT64_C(5) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
      ((uint64_t)sizeof(arena_slot) << 28) | ((uint64_t)sizeof(group_header) << 16) |               \
      (uint64_t)sizeof(group_cell))
 

@@ -183,6 +183,15 @@ COLD int operation_without_absent(shm_member *m)
     }
 }
 
+int operation_handed_out(shm_member *m)
+{
+    if (!word_second_look(&m->own->word))
+        return operation_fail_excluded(m);
+    if (__builtin_expect(group_called(&m->group) == GROUP_CALL_REVOKED, 0))
+        return operation_fail_revoked(m);
+    return OPERATION_DONE;
+}
+
 /* The operation is over, with a result or an error. */
 static inline int end(shm_member *m, int rc)
 {

@@ -95,6 +95,12 @@ struct shm_member {
     const unsigned char *source[SERRY_MAX_RANKS]; /* the piece that is read now */
     size_t stride[SERRY_MAX_RANKS];               /* bytes between two blocks there */
 
+    /* where the members' results are, if they can be read there, and how far this rank has copied
+     * each member's range, by its index: see follow.c */
+    const unsigned char *result[SERRY_MAX_RANKS];
+    size_t copied[SERRY_MAX_RANKS];
+    serry_rank_set lost; /* whose ranges were not whole */
+
     /* where they stage what others take in the end */
     shm_room room;                               /* this rank's */
     const unsigned char *rooms[SERRY_MAX_RANKS]; /* all, during an operation that uses them */
@@ -206,6 +212,11 @@ int operation_judge(shm_member *m);
  * policy says: the operation goes on from its beginning without them, or returns an error. */
 int operation_without_absent(shm_member *m);
 
+/* The result is handed out, made from what lay in others' own memory until the step that was decided
+ * last: was this rank taken for failed meanwhile, or has a revocation let somebody leave with that
+ * memory? */
+int operation_handed_out(shm_member *m);
+
 /* This rank's word is sealed: the others went on without it. */
 int operation_fail_excluded(shm_member *m);
 
@@ -265,8 +276,9 @@ void operation_slice(const shm_member *m, size_t length, int index, int count, s
                      size_t *elements);
 
 /* choose.c: the first step of a call, and what follows once all inputs are known. Variant 0 chooses,
- * variant 1 sends everything through copies, variant 2 through copies that need no room. */
-enum { VARIANT_CHOOSE, VARIANT_COPY, VARIANT_NO_ROOM, SHM_VARIANTS };
+ * variant 1 sends everything through copies, variant 2 through copies that need no room; variant 3
+ * chooses, but large operations throughout, and those in place that follow (follow.c) from the smallest. */
+enum { VARIANT_CHOOSE, VARIANT_COPY, VARIANT_NO_ROOM, VARIANT_FOLLOW, SHM_VARIANTS };
 const algorithm *choose_first(const shm_member *m);
 void choose_room(shm_member *m); /* before a large call contributes anything */
 const algorithm *choose_next(shm_member *m);
@@ -301,5 +313,8 @@ extern const algorithm algorithm_whole;        /* whole.c */
 extern const algorithm algorithm_staged;       /* staged.c */
 extern const algorithm algorithm_direct_share; /* direct.c */
 extern const algorithm algorithm_direct_pull;  /* direct.c */
+extern const algorithm algorithm_follow;       /* follow.c */
+extern const algorithm algorithm_follow_lost;  /* follow.c */
+extern const algorithm algorithm_follow_rest;  /* follow.c */
 
 #endif
