@@ -14,15 +14,22 @@ const algorithm *choose_first(const shm_member *m)
 
 /* ---- the first step of a large call: who is there, what do they call, where is their input? ---- */
 
-/* What a member, the first or a later one, stages for others in its room. */
-static size_t room_bytes(const shm_member *m, int index)
+static bool is_crowded(const shm_member *m)
 {
-    size_t first, length;
+    return m->plan.pauses == 0;
+}
 
-    if (!m->flow.combine)
-        return !m->flow.from_root || m->alive[index] == m->call.root ? operation_input_bytes(m) : 0;
-    slices_range(m, index, &first, &length);
-    return m->flow.send_n ? 0 : length * m->element;
+/* What a member, the first or a later one, stages for others in its room. */
+static size_t room_bytes(const shm_member *m, int index, bool crowded)
+{
+    if (m->flow.combine)
+        return slices_room(m, index, crowded);
+    return !m->flow.from_root || m->alive[index] == m->call.root ? operation_input_bytes(m) : 0;
+}
+
+static size_t own_room_bytes(const shm_member *m)
+{
+    return room_bytes(m, operation_index(m), is_crowded(m));
 }
 
 void choose_room(shm_member *m)
@@ -34,7 +41,7 @@ void choose_room(shm_member *m)
         copies = m->group.arena->kind != SERRY_THREADS && m->alive_count > 1 &&
                  !heap_find(m->group.arena, m->call.send, operation_input_bytes(m), &where);
     if (copies)
-        room_reserve(m, room_bytes(m, operation_index(m)));
+        room_reserve(m, own_room_bytes(m));
 }
 
 static uint32_t slot_of(const shm_member *m, int rank)
@@ -76,7 +83,8 @@ static void enter(shm_member *m)
 
     m->own->signature[step & 1] = m->signature;
     *input = (group_input){.reaches = reaches_all(m),
-                           .room = room_offer(m, room_bytes(m, operation_index(m)))};
+                           .crowded = is_crowded(m),
+                           .room = room_offer(m, own_room_bytes(m))};
     if (operation_gives(m))
         input->direct = tell(arena, m->call.send, operation_input_bytes(m), &input->address);
     if (!may_follow(m))
@@ -97,6 +105,16 @@ static bool reads_heaps(const shm_member *m)
 
     for (int i = 0; i < m->alive_count; i++)
         all &= said_by(m, m->alive[i])->reaches == 1;
+    return all;
+}
+
+/* Has every member found more ranks than cores? */
+static bool all_crowded(const shm_member *m)
+{
+    bool all = true;
+
+    for (int i = 0; i < m->alive_count; i++)
+        all &= said_by(m, m->alive[i])->crowded == 1;
     return all;
 }
 
@@ -172,7 +190,7 @@ static bool uses_rooms(const shm_member *m)
 static bool find_room(shm_member *m, int index)
 {
     int r = m->alive[index];
-    size_t bytes = room_bytes(m, index);
+    size_t bytes = room_bytes(m, index, m->crowded);
 
     m->rooms[r] = bytes == 0 ? NULL : arena_in_pool(m->group.arena, said_by(m, r)->room, bytes);
     return bytes == 0 || m->rooms[r] != NULL;
@@ -185,7 +203,7 @@ static bool has_rooms(const shm_member *m)
     bool all = m->absent_count == 0;
 
     for (int i = 0; i < m->alive_count; i++)
-        all &= room_bytes(m, i) == 0 || said_by(m, m->alive[i])->room != 0;
+        all &= room_bytes(m, i, m->crowded) == 0 || said_by(m, m->alive[i])->room != 0;
     return all;
 }
 
@@ -208,6 +226,7 @@ static int enter_decided(shm_member *m)
     if (rc != SERRY_OK)
         return rc;
     room_begun(m);
+    m->crowded = all_crowded(m);
     m->algorithm = choose_next(m);
     for (int i = 0; i < m->alive_count && uses_rooms(m); i++)
         if (!find_room(m, i))

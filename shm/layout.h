@@ -200,7 +200,8 @@ typedef struct group_input {
                                        all that it knows to be alive, else 0 */
     uint64_t room;                  /* plain, likewise: offset of its room, see room.h; 0: none */
     uint64_t result;                /* plain, likewise: place of its result; meaningful if lends */
-    uint32_t lends;                 /* plain, likewise: 1 where the others can read that, else 0 */
+    uint32_t crowded; /* plain, likewise: 1 where it finds more ranks than cores, else 0 */
+    uint32_t lends;   /* plain, likewise: 1 where the others can read that, else 0 */
 } group_input;
 
 /* Behind each small buffer: by its member where calls share the step, plain, published by its word,

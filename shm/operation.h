@@ -79,6 +79,7 @@ struct shm_member {
     uint64_t signature;
     size_t element; /* bytes */
     bool streams;   /* a large one, of more than the caches keep */
+    bool crowded;   /* a large one: all members say that there are more ranks than cores */
     wait_limit limit;
     serry_error *error; /* of the caller, during a run */
 
@@ -286,6 +287,9 @@ const algorithm *choose_next(shm_member *m);
 /* slices.c: elements that number `index` of the members combines for all, in an operation on whole
  * vectors, or for itself. */
 void slices_range(const shm_member *m, int index, size_t *first, size_t *length);
+
+/* Bytes that it needs in its room for that. */
+size_t slices_room(const shm_member *m, int index, bool crowded);
 
 /* staging.c: private memory where a large result waits until it may be handed out. SERRY_ERR_NO_SPACE. */
 int staging_reserve(shm_member *m, size_t bytes);

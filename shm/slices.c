@@ -13,12 +13,18 @@
  *
  * with a published step after each turn (but turn T of reduce_scatter). Until the last of them is
  * decided a death leaves everybody's buffers as they were; afterwards all lies in rooms, which outlive
- * their ranks, and may be copied from for as long as it takes: see room.h. */
+ * their ranks, and may be copied from for as long as it takes: see room.h.
+ *
+ * Where there are more ranks than cores, a turn costs each of them a switch, which is more than what a cache
+ * saves. So parts are larger, and copied into the room, behind the result: twice, for one turn and the
+ * next. */
 #include <string.h>
 
 #include "operation.h"
 #include "reduce/reduce.h"
 #include "word.h"
+
+#define CROWDED_BYTES ((size_t)1 << 20)
 
 void slices_range(const shm_member *m, int index, size_t *first, size_t *length)
 {
@@ -30,11 +36,55 @@ void slices_range(const shm_member *m, int index, size_t *first, size_t *length)
     *length = m->call.count;
 }
 
-/* Elements of each range in a part: `in` holds one for each of the others. */
+/* What a member copies in at a time, in bytes. */
+static size_t in_bytes(const shm_member *m, bool crowded)
+{
+    size_t all = (operation_input_bytes(m) + SHM_LINE - 1) / SHM_LINE * SHM_LINE;
+
+    if (!crowded)
+        return m->group.chunk_bytes;
+    return all < CROWDED_BYTES ? all : CROWDED_BYTES;
+}
+
+static size_t result_bytes(const shm_member *m, int index)
+{
+    size_t first, length;
+
+    if (m->flow.send_n)
+        return 0;
+    slices_range(m, index, &first, &length);
+    return (length * m->element + SHM_LINE - 1) / SHM_LINE * SHM_LINE;
+}
+
+size_t slices_room(const shm_member *m, int index, bool crowded)
+{
+    return result_bytes(m, index) + (crowded ? 2 * in_bytes(m, crowded) : 0);
+}
+
+/* In a member's room, where it copies in for the step. */
+static size_t in_room(const shm_member *m, int index, uint64_t step)
+{
+    return result_bytes(m, index) + (step & 1) * in_bytes(m, true);
+}
+
+static const unsigned char *in_of(const shm_member *m, int index, uint64_t step)
+{
+    int rank = m->alive[index];
+
+    return m->crowded ? m->rooms[rank] + in_room(m, index, step) : group_in(&m->group, rank, step);
+}
+
+static unsigned char *own_in(const shm_member *m, int mine, uint64_t step)
+{
+    return m->crowded ? m->room.memory + in_room(m, mine, step)
+                      : group_in(&m->group, m->group.rank, step);
+}
+
+/* Elements of each range in a part: there is room for one of each of the others. */
 static size_t part_length(const shm_member *m)
 {
     size_t others = m->alive_count > 1 ? (size_t)m->alive_count - 1 : 1;
-    size_t length = m->group.chunk_bytes / others / m->element, line = SHM_LINE / m->element;
+    size_t length = in_bytes(m, m->crowded) / others / m->element, line = SHM_LINE / m->element;
 
     return length > line ? length / line * line : length;
 }
@@ -67,9 +117,9 @@ static size_t place_of(const shm_member *m, int owner, int of)
 
 static void copy_in(shm_member *m, size_t t)
 {
-    unsigned char *in = group_in(&m->group, m->group.rank, m->step + 1);
     const unsigned char *send = m->call.send;
     int mine = operation_index(m);
+    unsigned char *in = own_in(m, mine, m->step + 1);
 
     for (int i = 0; i < m->alive_count; i++) {
         size_t first, length = i == mine ? 0 : part_of(m, i, t, &first);
@@ -89,7 +139,7 @@ static void combine(shm_member *m, size_t t)
     size_t first, length = part_of(m, mine, t, &first);
 
     for (int i = 0; i < m->alive_count; i++)
-        vector[i] = group_in(&m->group, m->alive[i], m->step) + place_of(m, i, mine);
+        vector[i] = in_of(m, i, m->step) + place_of(m, i, mine);
     vector[mine] = (const unsigned char *)m->call.send + first * m->element;
     if (length == 0)
         return;

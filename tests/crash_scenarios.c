@@ -23,6 +23,7 @@ const crash_scenario crash_collectives[] = {
     {"staged broadcast by the victim", 3, 1, CALL(BROADCAST, LARGE), .root = 1},
     {"staged broadcast to the victim", 3, 1, CALL(BROADCAST, LARGE), .root = 2},
     {"pipelined allreduce", 3, 1, CALL(ALLREDUCE, CHUNKS)},
+    {"pipelined allreduce, two ranks", 2, 0, CALL(ALLREDUCE, CHUNKS)},
     {"pipelined allreduce in place, excluding", 3, 0, SERRY_EXCLUDE, CALL(ALLREDUCE, CHUNKS),
      .in_place = true},
     {"pipelined allreduce of arena memory, in place", 3, 1, CALL(ALLREDUCE, CHUNKS), .arena = true,
