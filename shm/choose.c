@@ -237,17 +237,14 @@ static int enter_decided(shm_member *m)
 
 const algorithm algorithm_enter = {"enter", enter, enter_decided};
 
-/* In place that pays where the vector is more than a core's cache keeps. */
 static bool follows(const shm_member *m)
 {
-    bool lent = may_follow(m), in_place = false;
+    bool all =
+        may_follow(m) && (m->variant == VARIANT_FOLLOW || operation_input_bytes(m) >= FOLLOW_BYTES);
 
-    for (int i = 0; i < m->alive_count && lent; i++) {
-        lent = is_lent(m, m->alive[i]);
-        in_place |= m->input[m->alive[i]] == m->result[m->alive[i]];
-    }
-    return lent && (!in_place || m->variant == VARIANT_FOLLOW ||
-                    operation_input_bytes(m) >= FOLLOW_IN_PLACE_BYTES);
+    for (int i = 0; i < m->alive_count && all; i++)
+        all = is_lent(m, m->alive[i]);
+    return all;
 }
 
 /* Direct where every input that somebody needs can be read where it lies. */

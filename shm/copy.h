@@ -11,11 +11,6 @@
  * takes 1.1 to 2 times as long as memcpy, at 16 MiB and 64 MiB 0.8 to 0.9. */
 #define COPY_STREAM_BYTES ((size_t)8 << 20)
 
-/* In place, a member that follows the others through their results pays from here on: below, all that it
- * takes lies in the caches, and the steps of direct.c cost no more. Measured with two ranks: 0.9 to 1.1 of
- * the time at 256 KiB to 4 MiB, 0.5 to 0.75 at 16 and 64 MiB. */
-#define FOLLOW_IN_PLACE_BYTES ((size_t)8 << 20)
-
 /* As memcpy, where there is mostly no more than a few numbers. */
 static inline void copy_short(void *dest, const void *source, size_t bytes)
 {

@@ -162,7 +162,6 @@ bool test_expect(test_rank *self, int wanted, int got, const serry_comm *comm, c
 int test_init(test_rank *self, int timeout_ms, serry_comm **comm);
 
 /* Where SERRY_TEST_VARIANT is set, have the communicator use that one of its algorithms. On all ranks. */
-int test_set_variant(serry_comm *comm, unsigned variant);
 int test_force_variant(serry_comm *comm);
 
 /* Flags are counters of the run, all 0 at first: add one, or wait until one has reached a value. */
