@@ -128,8 +128,8 @@ static void copy_in(shm_member *m, size_t t)
     }
 }
 
-/* Part t of this rank's own range, of all inputs. `out`, which nobody reads here, keeps it in the cache
- * until it is whole. */
+/* Part t of this rank's own range, of all inputs. `out`, which nobody reads here and which is as large as
+ * `in`, keeps it in the cache until it is whole. */
 static void combine(shm_member *m, size_t t)
 {
     const void *vector[SERRY_MAX_RANKS];
@@ -144,9 +144,10 @@ static void combine(shm_member *m, size_t t)
     if (length == 0)
         return;
     to += t * part_length(m) * m->element;
-    serry_reduce_vectors(m->streams ? out : to, vector, m->alive_count, length, m->call.dtype,
+    bool by_out = m->streams && !m->crowded;
+    serry_reduce_vectors(by_out ? out : to, vector, m->alive_count, length, m->call.dtype,
                          m->call.op);
-    if (m->streams)
+    if (by_out)
         copy_stream(to, out, length * m->element);
 }
 
