@@ -5,6 +5,8 @@
 #   make test       build and run all tests
 #   make crash-all  kill a rank at every instruction of every call: takes weeks. CRASH_SHARE=3/20 does
 #                   one share of 20; CRASH_PROGRESS=FILE goes on where it was ended
+#   make crash-changes  the same wherever an instruction changes the arena: takes 20 minutes. The tests
+#                   try a sample of the long calls
 #   make chaos      ranks that die, stop and are replaced at random: 10 minutes each with 4, 8 and 16
 #   make model-all  check the models of the protocol in their larger forms: takes long
 #   make bench      measure, beside other libraries
@@ -19,7 +21,7 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 export JOBS
 
-.PHONY: all demo test crash-all chaos model-all bench install debug asan tsan clang format-check clean
+.PHONY: all demo test crash-all crash-changes chaos model-all bench install debug asan tsan clang format-check clean
 .NOTPARALLEL:
 
 all:
@@ -39,6 +41,11 @@ crash-all:
 	@scripts/dependencies.sh build test
 	@scripts/build.sh release crash
 	@build/release/tests/crash all --all
+
+crash-changes:
+	@scripts/dependencies.sh build test
+	@scripts/build.sh release crash
+	@build/release/tests/crash all --changes
 
 model-all:
 	@scripts/dependencies.sh build test
