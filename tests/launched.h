@@ -38,6 +38,7 @@ typedef struct launched_how {
 /* For each test: a new folder and the watchdog; and away with both. */
 int launched_setup(void **state);
 int launched_teardown(void **state);
+#define TEST(name) cmocka_unit_test_setup_teardown(name, launched_setup, launched_teardown)
 
 /* Start `serry` with these arguments; the last is NULL. Nothing is inherited but the environment:
  * default signals, no mask, descriptors 0 to 2, a process group of its own. `how` may be NULL. */

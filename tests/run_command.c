@@ -445,8 +445,6 @@ static void output_that_cannot_be_written_is_a_failure(void **state)
     launched_free(&command);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, launched_setup, launched_teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -170,8 +170,6 @@ static void too_few_descriptors_is_said_with_what_to_do(void **state)
     launched_free(&command);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, launched_setup, launched_teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

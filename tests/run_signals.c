@@ -461,8 +461,6 @@ static void ranks_64_run_together(void **state)
     launched_free(&command);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, launched_setup, launched_teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
