@@ -57,6 +57,12 @@ char *launched_err(const launched *command);
 /* Close what launched_end left open. */
 void launched_free(launched *command);
 
+/* All of it: the end, with this exit code and these sentences on stderr. What it wrote to stdout goes to
+ * *out, which the caller frees. `out` and `says` may be NULL. */
+void expect_end(launched *command, int code, char **out, const char *const *says);
+
+#define SAYS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
 /* A file of the test's folder: its text when it holds at least `lines` lines (the caller frees). */
 char *await_lines(const char *name, int lines);
 

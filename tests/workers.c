@@ -51,21 +51,6 @@ void await_job(int ranks)
         await_member(rank, 1);
 }
 
-void expect_end(launched *command, int code, char **out, const char *const *says)
-{
-    int got = launched_end(command);
-    char *err = launched_err(command);
-
-    if (got != code)
-        fail_msg("exit code %d, not %d:\n%s", got, code, err);
-    for (; *says != NULL; says++)
-        assert_contains(err, *says);
-    if (out != NULL)
-        *out = launched_out(command);
-    free(err);
-    launched_free(command);
-}
-
 void await_attached(pid_t pid)
 {
     char path[64];

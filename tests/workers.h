@@ -26,9 +26,4 @@ void await_job(int ranks);
  * own thread tells. */
 void await_attached(pid_t pid);
 
-/* The end, with this code and these sentences on stderr; *out may be NULL. */
-void expect_end(launched *command, int code, char **out, const char *const *says);
-
-#define SAYS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
 #endif
