@@ -39,6 +39,13 @@ typedef struct bench_library {
     void *self;
 } bench_library;
 
+/* The row of a library whose functions are PREFIX_operation; reduce_scatter, which not all have, apart. */
+#define BENCH_ROW(prefix)                                                                          \
+    [BENCH_BARRIER] = prefix##_barrier, [BENCH_ALLREDUCE] = prefix##_allreduce,                    \
+    [BENCH_ALLREDUCE_IN_PLACE] = prefix##_allreduce_in_place,                                      \
+    [BENCH_BROADCAST] = prefix##_broadcast, [BENCH_REDUCE] = prefix##_reduce,                      \
+    [BENCH_ALLGATHER] = prefix##_allgather
+
 const char *bench_operation_name(bench_operation operation);
 
 /* BENCH_OPERATIONS: there is none of that name. */

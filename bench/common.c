@@ -73,6 +73,17 @@ void bench_bind(int cpu)
 
 /* ---- beginning and meeting ---------------------------------------------------------------- */
 
+void *bench_map_shared(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (memory == MAP_FAILED) {
+        perror("bench: no memory that ranks can share");
+        exit(1);
+    }
+    return memory;
+}
+
 size_t bench_shared_bytes(int ranks)
 {
     return sizeof(bench_shared) + (size_t)ranks * BENCH_CALLS_MAX * sizeof(uint64_t);

@@ -83,6 +83,9 @@ int bench_core(int n);
 /* Bind this thread to one processor. */
 void bench_bind(int cpu);
 
+/* Zeroed memory that processes which are forked later share. Ends the program after saying why. */
+void *bench_map_shared(size_t bytes);
+
 /* Bytes of a bench_shared for so many ranks. */
 size_t bench_shared_bytes(int ranks);
 

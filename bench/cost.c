@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -214,11 +213,8 @@ static int measure_size(bench_shared *shared, serry_kind_of_rank kind, int size)
 
 int main(void)
 {
-    bench_shared *shared = mmap(NULL, bench_shared_bytes(BENCH_RANKS_MAX), PROT_READ | PROT_WRITE,
-                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    bench_shared *shared = bench_map_shared(bench_shared_bytes(BENCH_RANKS_MAX));
 
-    if (shared == MAP_FAILED)
-        return tell("no memory for the measurements") != 0;
     puts("kind,ranks,init_us,finalize_us,arena_bytes");
     fflush(stdout);
     for (size_t i = 0; i < sizeof(k_sizes) / sizeof(k_sizes[0]); i++)

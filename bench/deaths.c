@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -233,9 +232,7 @@ int main(int argc, char **argv)
     if (argc > 3 || p.kills < 1 || p.kills > KILLS_MOST || mib < 0)
         return tell("usage: bench_deaths [KILLS [MIB]], 1 to 3500 kills") != 0;
     p.bytes = (size_t)mib << 20;
-    p.board = mmap(NULL, sizeof(board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (p.board == MAP_FAILED)
-        return tell("no memory for the measurements") != 0;
+    p.board = bench_map_shared(sizeof(board));
     snprintf(job, sizeof(job), "deaths of process %d", (int)getpid());
     if (run(&p) != 0)
         return 1;

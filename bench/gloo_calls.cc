@@ -141,7 +141,7 @@ void gloo_end(void)
     context.reset();
 }
 
-int gloo_barrier(void)
+int gloo_barrier(void *, float *, float *, size_t)
 {
     return guarded([] {
         gloo::BarrierOptions options(context);
@@ -149,7 +149,7 @@ int gloo_barrier(void)
     });
 }
 
-int gloo_allreduce(float *send, float *recv, size_t count)
+int gloo_allreduce(void *, float *send, float *recv, size_t count)
 {
     return guarded([&] {
         gloo::AllreduceOptions options(context);
@@ -161,7 +161,12 @@ int gloo_allreduce(float *send, float *recv, size_t count)
     });
 }
 
-int gloo_broadcast(float *both, size_t count)
+int gloo_allreduce_in_place(void *, float *both, float *, size_t count)
+{
+    return gloo_allreduce(nullptr, nullptr, both, count);
+}
+
+int gloo_broadcast(void *, float *both, float *, size_t count)
 {
     return guarded([&] {
         gloo::BroadcastOptions options(context);
@@ -171,7 +176,7 @@ int gloo_broadcast(float *both, size_t count)
     });
 }
 
-int gloo_reduce(float *send, float *recv, size_t count)
+int gloo_reduce(void *, float *send, float *recv, size_t count)
 {
     return guarded([&] {
         gloo::ReduceOptions options(context);
@@ -183,7 +188,7 @@ int gloo_reduce(float *send, float *recv, size_t count)
     });
 }
 
-int gloo_allgather(float *send, float *recv, size_t count)
+int gloo_allgather(void *, float *send, float *recv, size_t count)
 {
     return guarded([&] {
         gloo::AllgatherOptions options(context);

@@ -1,4 +1,4 @@
-/* gloo_calls.h - Gloo, for a program in C. All return 0, or -1 after saying what was wrong. */
+/* gloo_calls.h - Gloo, for a program in C. All that return an int return 0, or -1 after saying what was wrong. */
 #ifndef BENCH_GLOO_CALLS_H
 #define BENCH_GLOO_CALLS_H
 
@@ -15,11 +15,13 @@ size_t gloo_memory_bytes(int ranks);
 int gloo_begin(void *memory, int rank, int ranks);
 void gloo_end(void);
 
-int gloo_barrier(void);
-int gloo_allreduce(float *send, float *recv, size_t count); /* send NULL: in place */
-int gloo_broadcast(float *both, size_t count);
-int gloo_reduce(float *send, float *recv, size_t count);
-int gloo_allgather(float *send, float *recv, size_t count);
+/* Each a bench_function: cells.h. */
+int gloo_barrier(void *, float *, float *, size_t count);
+int gloo_allreduce(void *, float *send, float *recv, size_t count);
+int gloo_allreduce_in_place(void *, float *both, float *, size_t count);
+int gloo_broadcast(void *, float *both, float *, size_t count);
+int gloo_reduce(void *, float *send, float *recv, size_t count);
+int gloo_allgather(void *, float *send, float *recv, size_t count);
 
 #ifdef __cplusplus
 }

@@ -6,7 +6,6 @@
  * waits for the other. So the figure hardly depends on the load of the machine (by some percent, as
  * with luck in who comes first there is nothing to wait for; the least of some runs is printed), and can
  * be compared from one version to the next: bench/instructions.csv has what it was. */
-#include <serry/ft.h>
 #include <serry/serry.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +14,8 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "wrapped.h"
 
 enum { RUNS = 3, CALLS = 1000, COUNT = 2 };
 
@@ -55,15 +56,11 @@ static int make_calls(int kind, serry_comm *comm)
 
 static int be_rank(int rank, int kind, const char *job)
 {
-    static const serry_backend *const k_chain[] = {&serry_backend_shm};
-    serry_ft_config ft = SERRY_FT_CONFIG_INIT;
     serry_config config = SERRY_CONFIG_INIT;
     serry_backend *wrapper = NULL;
     serry_comm *comm;
 
-    ft.chain = k_chain;
-    ft.count = 1;
-    if (k_calls[kind].wrapped && serry_ft_create(&ft, &wrapper) != SERRY_OK)
+    if (k_calls[kind].wrapped && bench_wrap(&wrapper) != SERRY_OK)
         return tell(serry_last_error(NULL)->message);
     config.rank = rank;
     config.size = 2;

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -138,17 +137,6 @@ static bench_function *const k_functions[BENCH_OPERATIONS] = {
 
 /* ---- two ranks ---------------------------------------------------------------------------- */
 
-static void *make_shared(size_t bytes)
-{
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-    if (memory == MAP_FAILED) {
-        perror("bench_limits: no memory; give smaller --sizes");
-        exit(1);
-    }
-    return memory;
-}
-
 static int work(limit *l, const bench_options *options, bench_shared *shared, int rank)
 {
     bench_library library = {.self = l};
@@ -176,10 +164,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_limits: this needs two cores\n");
         return 1;
     }
-    bench_shared *shared = make_shared(bench_shared_bytes(2));
-    flag *flags = make_shared(2 * sizeof(*flags));
+    bench_shared *shared = bench_map_shared(bench_shared_bytes(2));
+    flag *flags = bench_map_shared(2 * sizeof(*flags));
     for (int r = 0; r < 2; r++)
-        l.vector[r] = make_shared(bench_send_bytes(&options));
+        l.vector[r] = bench_map_shared(bench_send_bytes(&options));
 
     pid_t child = fork();
     if (child < 0) {

@@ -3,7 +3,6 @@
  *
  *   serry run -n 2 --bind core bench_serry [OPTION...]
  *   bench_serry --threads 2 [OPTION...] */
-#include <serry/ft.h>
 #include <serry/health.h>
 #include <serry/serry.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 #include <string.h>
 
 #include "worker.h"
+#include "wrapped.h"
 
 enum { WATCH_PERIOD_MS = 100 };
 
@@ -38,50 +38,50 @@ static int result(int rc, const serry_comm *comm)
     return rc == SERRY_OK ? 0 : tell(comm);
 }
 
-static int barrier(void *comm, float *send, float *recv, size_t count)
+static int call_barrier(void *comm, float *send, float *recv, size_t count)
 {
     (void)send, (void)recv, (void)count;
     return result(serry_barrier(comm), comm);
 }
 
-static int allreduce(void *comm, float *send, float *recv, size_t count)
+static int call_allreduce(void *comm, float *send, float *recv, size_t count)
 {
     return result(serry_allreduce(send, recv, count, SERRY_F32, SERRY_SUM, comm), comm);
 }
 
-static int allreduce_in_place(void *comm, float *both, float *unused, size_t count)
+static int call_allreduce_in_place(void *comm, float *both, float *unused, size_t count)
 {
     (void)unused;
     return result(serry_allreduce(SERRY_IN_PLACE, both, count, SERRY_F32, SERRY_SUM, comm), comm);
 }
 
-static int broadcast(void *comm, float *buffer, float *unused, size_t count)
+static int call_broadcast(void *comm, float *buffer, float *unused, size_t count)
 {
     (void)unused;
     return result(serry_broadcast(buffer, count, SERRY_F32, 0, comm), comm);
 }
 
-static int reduce(void *comm, float *send, float *recv, size_t count)
+static int call_reduce(void *comm, float *send, float *recv, size_t count)
 {
     return result(serry_reduce(send, recv, count, SERRY_F32, SERRY_SUM, 0, comm), comm);
 }
 
-static int allgather(void *comm, float *send, float *recv, size_t count)
+static int call_allgather(void *comm, float *send, float *recv, size_t count)
 {
     return result(serry_allgather(send, recv, count, SERRY_F32, comm), comm);
 }
 
-static int reduce_scatter(void *comm, float *send, float *recv, size_t count)
+static int call_reduce_scatter(void *comm, float *send, float *recv, size_t count)
 {
     return result(serry_reduce_scatter(send, recv, count, SERRY_F32, SERRY_SUM, comm), comm);
 }
 
-static int allreduce_f16(void *comm, float *send, float *recv, size_t count)
+static int call_allreduce_f16(void *comm, float *send, float *recv, size_t count)
 {
     return result(serry_allreduce(send, recv, count, SERRY_F16, SERRY_SUM, comm), comm);
 }
 
-static int allreduce_bf16(void *comm, float *send, float *recv, size_t count)
+static int call_allreduce_bf16(void *comm, float *send, float *recv, size_t count)
 {
     return result(serry_allreduce(send, recv, count, SERRY_BF16, SERRY_SUM, comm), comm);
 }
@@ -100,15 +100,10 @@ static int send_recv(void *comm, float *send, float *recv, size_t count)
 }
 
 static bench_function *const k_synchronous[BENCH_OPERATIONS] = {
-    [BENCH_BARRIER] = barrier,
-    [BENCH_ALLREDUCE] = allreduce,
-    [BENCH_ALLREDUCE_IN_PLACE] = allreduce_in_place,
-    [BENCH_BROADCAST] = broadcast,
-    [BENCH_REDUCE] = reduce,
-    [BENCH_ALLGATHER] = allgather,
-    [BENCH_REDUCE_SCATTER] = reduce_scatter,
-    [BENCH_ALLREDUCE_F16] = allreduce_f16,
-    [BENCH_ALLREDUCE_BF16] = allreduce_bf16,
+    BENCH_ROW(call),
+    [BENCH_REDUCE_SCATTER] = call_reduce_scatter,
+    [BENCH_ALLREDUCE_F16] = call_allreduce_f16,
+    [BENCH_ALLREDUCE_BF16] = call_allreduce_bf16,
     [BENCH_SEND_RECV] = send_recv,
 };
 
@@ -254,15 +249,11 @@ static int work_watched(const struct settings *settings, serry_comm *comm)
 
 static int process_body(struct settings *settings)
 {
-    static const serry_backend *const k_chain[] = {&serry_backend_shm};
-    serry_ft_config ft = SERRY_FT_CONFIG_INIT;
     serry_config config = SERRY_CONFIG_INIT;
     serry_backend *wrapper = NULL;
     serry_comm *comm;
 
-    ft.chain = k_chain;
-    ft.count = 1;
-    if (settings->wrapped && serry_ft_create(&ft, &wrapper) != SERRY_OK)
+    if (settings->wrapped && bench_wrap(&wrapper) != SERRY_OK)
         return tell(NULL);
     config.backend = wrapper;
     if (serry_init(&config, &comm) != SERRY_OK)
@@ -294,19 +285,13 @@ static const struct argp_option k_options[] = {
 static error_t parse_option(int key, char *value, struct argp_state *state)
 {
     struct settings *settings = state->input;
-    char *end;
-    long threads;
 
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &settings->work;
         break;
     case 't':
-        threads = strtol(value, &end, 10);
-        if (*end != '\0' || threads < 1 || threads > BENCH_RANKS_MAX)
-            argp_error(state, "--threads: '%s' is not a whole number from 1 to %d", value,
-                       BENCH_RANKS_MAX);
-        settings->threads = (int)threads;
+        settings->threads = bench_count_of_ranks("threads", value, state);
         break;
     case 'a':
         settings->arena = true;

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "worker.h"
 
@@ -86,11 +85,7 @@ static void *rank_main(void *argument)
     self->failed = bench_begin(&b, self->shared, self->number, settings->threads);
     if (self->failed != 0)
         return NULL;
-    float *send = bench_private(bench_send_bytes(&settings->work));
-    float *recv = bench_private(bench_recv_bytes(&settings->work));
-    self->failed = bench_work(&b, &library, &settings->work, send, recv);
-    free(send);
-    free(recv);
+    self->failed = bench_work_private(&b, &library, &settings->work);
     return NULL;
 }
 
@@ -139,10 +134,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
         state->child_inputs[0] = &settings->work;
         return 0;
     case 't':
-        settings->threads = atoi(value);
-        if (settings->threads < 1 || settings->threads > BENCH_RANKS_MAX)
-            argp_error(state, "--threads: '%s' is not a whole number from 1 to %d", value,
-                       BENCH_RANKS_MAX);
+        settings->threads = bench_count_of_ranks("threads", value, state);
         return 0;
     case 'o':
         settings->openmp = true;
@@ -164,12 +156,7 @@ int main(int argc, char **argv)
     struct settings settings = {.threads = 2};
 
     argp_parse(&k_argp, argc, argv, 0, NULL, &settings);
-    bench_shared *shared = mmap(NULL, bench_shared_bytes(settings.threads), PROT_READ | PROT_WRITE,
-                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED) {
-        perror("bench_threads: no memory for the measurements");
-        return 1;
-    }
+    bench_shared *shared = bench_map_shared(bench_shared_bytes(settings.threads));
     for (int r = 0; r < settings.threads; r++)
         ranks[r] = (rank){&settings, shared, r, 0};
     pthread_barrier_init(&barrier_of_all, NULL, (unsigned)settings.threads);

@@ -59,6 +59,17 @@ size_t bench_recv_bytes(const bench_options *options)
 
 /* ---- what workers need -------------------------------------------------------------------- */
 
+int bench_count_of_ranks(const char *option, const char *value, const struct argp_state *state)
+{
+    char *end;
+    long count = strtol(value, &end, 10);
+
+    if (*end != '\0' || count < 1 || count > BENCH_RANKS_MAX)
+        argp_error(state, "--%s: '%s' is not a whole number from 1 to %d", option, value,
+                   BENCH_RANKS_MAX);
+    return (int)count;
+}
+
 float *bench_private(size_t bytes)
 {
     void *memory;
@@ -188,5 +199,16 @@ int bench_work(bench *b, const bench_library *library, const bench_options *opti
             b->rank == 0 ? serve(b, library, options, send, recv) : follow(b, library, send, recv);
     if (failed != 0)
         bench_give_up(b);
+    return failed;
+}
+
+int bench_work_private(bench *b, const bench_library *library, const bench_options *options)
+{
+    float *send = bench_private(bench_send_bytes(options));
+    float *recv = bench_private(bench_recv_bytes(options));
+    int failed = bench_work(b, library, options, send, recv);
+
+    free(send);
+    free(recv);
     return failed;
 }

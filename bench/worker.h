@@ -30,6 +30,9 @@ extern const struct argp bench_argp;
 size_t bench_send_bytes(const bench_options *options);
 size_t bench_recv_bytes(const bench_options *options);
 
+/* The count of ranks in the value of --OPTION; argp_error() where it is none. */
+int bench_count_of_ranks(const char *option, const char *value, const struct argp_state *state);
+
 /* Page-aligned private memory, touched, so that no page fault is timed. NULL after saying why. */
 float *bench_private(size_t bytes);
 
@@ -40,5 +43,8 @@ void bench_bind_thread(int rank, int ranks);
  * -1: a rank has given up, or there was nobody to talk to. */
 int bench_work(bench *b, const bench_library *library, const bench_options *options, float *send,
                float *recv);
+
+/* The same on private memory. */
+int bench_work_private(bench *b, const bench_library *library, const bench_options *options);
 
 #endif

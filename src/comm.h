@@ -40,14 +40,6 @@ static inline bool serry_comm_is_usable(const serry_comm *comm)
  * SERRY_ERR_FORKED. */
 int serry_comm_check(serry_comm *comm, const char *operation);
 
-/* A new communicator without a member yet, like `parent` where there is one; NULL: no memory, told in
- * its record. */
-serry_comm *serry_comm_new(const serry_backend *backend, int timeout_ms, const serry_comm *parent,
-                           serry_error *error);
-
-/* Give it its member. */
-void serry_comm_adopt(serry_comm *comm, serry_member *member);
-
 /* May `part` be filled with a new communicator? Sets *part to NULL. */
 int serry_comm_check_new(serry_comm *comm, const char *operation, int colour, serry_comm **part);
 
@@ -65,6 +57,11 @@ void serry_comm_release(const serry_comm *comm);
 typedef int (*serry_comm_function)(serry_comm *comm, const serry_limit *limit, void *argument,
                                    serry_error *error);
 int serry_comm_do(serry_comm *comm, serry_comm_function function, void *argument);
+
+/* The same of something that puts a member into *member (NULL: this rank has none): *part becomes a
+ * communicator with it. */
+int serry_comm_derive(serry_comm *comm, serry_comm_function function, void *argument,
+                      serry_member *const *member, serry_comm **part);
 
 /* After SERRY_ERR_MEETING from the backend: go there, as somebody who has nothing to vote for. Then
  * the call is to be repeated. */

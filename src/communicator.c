@@ -51,8 +51,9 @@ int serry_comm_check(serry_comm *comm, const char *operation)
 
 /* ---- joining and leaving ---------------------------------------------------------------------- */
 
-serry_comm *serry_comm_new(const serry_backend *backend, int timeout_ms, const serry_comm *parent,
-                           serry_error *error)
+/* Without a member yet, like `parent` where there is one; NULL: no memory, told in the record. */
+static serry_comm *new_comm(const serry_backend *backend, int timeout_ms, const serry_comm *parent,
+                            serry_error *error)
 {
     serry_comm *comm = calloc(1, sizeof(*comm));
 
@@ -71,7 +72,7 @@ serry_comm *serry_comm_new(const serry_backend *backend, int timeout_ms, const s
     return comm;
 }
 
-void serry_comm_adopt(serry_comm *comm, serry_member *member)
+static void adopt(serry_comm *comm, serry_member *member)
 {
     comm->member = member;
     comm->rank = comm->backend->rank(member);
@@ -99,7 +100,7 @@ int serry_init(const serry_config *config, serry_comm **comm)
     rc = serry_settings_find_backend(config, &backend, error);
     if (rc != SERRY_OK)
         return rc;
-    serry_comm *made = serry_comm_new(backend, job.timeout_ms, NULL, error);
+    serry_comm *made = new_comm(backend, job.timeout_ms, NULL, error);
     serry_member *member;
     if (made == NULL)
         return error->error;
@@ -110,7 +111,7 @@ int serry_init(const serry_config *config, serry_comm **comm)
         free(made);
         return rc;
     }
-    serry_comm_adopt(made, member);
+    adopt(made, member);
     *comm = made;
     return SERRY_OK;
 }
@@ -162,6 +163,23 @@ int serry_finalize(serry_comm **comm)
     return SERRY_OK;
 }
 
+int serry_comm_derive(serry_comm *comm, serry_comm_function function, void *argument,
+                      serry_member *const *member, serry_comm **part)
+{
+    serry_comm *made = new_comm(comm->backend, comm->limit.timeout_ms, comm, &comm->error);
+
+    if (made == NULL)
+        return comm->error.error;
+    int rc = serry_comm_do(comm, function, argument);
+    if (rc == SERRY_OK && *member != NULL) {
+        adopt(made, *member);
+        *part = made;
+    } else {
+        free(made);
+    }
+    return rc;
+}
+
 typedef struct division {
     int colour, key;
     serry_member *member;
@@ -178,18 +196,8 @@ static int split_member(serry_comm *comm, const serry_limit *limit, void *argume
 static int divide(serry_comm *comm, int colour, int key, serry_comm **part)
 {
     division d = {colour, key, NULL};
-    serry_comm *made = serry_comm_new(comm->backend, comm->limit.timeout_ms, comm, &comm->error);
 
-    if (made == NULL)
-        return comm->error.error;
-    int rc = serry_comm_do(comm, split_member, &d);
-    if (rc == SERRY_OK && d.member != NULL) {
-        serry_comm_adopt(made, d.member);
-        *part = made;
-    } else {
-        free(made);
-    }
-    return rc;
+    return serry_comm_derive(comm, split_member, &d, &d.member, part);
 }
 
 int serry_comm_check_new(serry_comm *comm, const char *operation, int colour, serry_comm **part)

@@ -1,8 +1,6 @@
 /* membership.c - when ranks fail, and when others take their places. */
 #include <serry/serry.h>
 
-#include <stdlib.h>
-
 #include "comm.h"
 #include "flight.h"
 #include "record.h"
@@ -68,21 +66,9 @@ static int shrink(serry_comm *comm, const serry_limit *limit, void *member, serr
 int serry_shrink(serry_comm *comm, serry_comm **rest)
 {
     int rc = serry_comm_check_new(comm, "shrink", 0, rest);
-    serry_member *member;
+    serry_member *member = NULL;
 
-    if (rc != SERRY_OK)
-        return rc;
-    serry_comm *made = serry_comm_new(comm->backend, comm->limit.timeout_ms, comm, &comm->error);
-    if (made == NULL)
-        return comm->error.error;
-    rc = serry_comm_do(comm, shrink, &member);
-    if (rc != SERRY_OK) {
-        free(made);
-        return rc;
-    }
-    serry_comm_adopt(made, member);
-    *rest = made;
-    return SERRY_OK;
+    return rc == SERRY_OK ? serry_comm_derive(comm, shrink, &member, &member, rest) : rc;
 }
 
 int serry_get_failed(const serry_comm *comm, serry_rank_set *failed)
@@ -174,17 +160,7 @@ int serry_rejoin_part(serry_comm *comm, int index, serry_comm **part)
         return serry_fail(&comm->error, SERRY_ERR_UNSUPPORTED,
                           "rejoin_part: backend %s has no replacements", comm->backend->name);
     }
-    serry_comm *made = serry_comm_new(comm->backend, comm->limit.timeout_ms, comm, &comm->error);
-    if (made == NULL)
-        return comm->error.error;
-    rc = serry_comm_do(comm, regain, &r);
-    if (rc != SERRY_OK) {
-        free(made);
-        return rc;
-    }
-    serry_comm_adopt(made, r.member);
-    *part = made;
-    return SERRY_OK;
+    return serry_comm_derive(comm, regain, &r, &r.member, part);
 }
 
 int serry_comm_meet(serry_comm *comm)

@@ -43,13 +43,8 @@ static bool is_absent(const test_rank *self)
 
 static int join(test_rank *self, serry_entry entry)
 {
-    serry_config config = SERRY_CONFIG_INIT;
+    serry_config config = test_config(self, job_of(self)->timeout_ms);
 
-    config.rank = self->rank;
-    config.size = self->size;
-    config.job = self->job;
-    config.kind = self->kind;
-    config.timeout_ms = job_of(self)->timeout_ms;
     config.entry = entry;
     config.backend = &job_of(self)->table;
     return serry_init(&config, &self->comm);

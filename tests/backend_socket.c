@@ -43,13 +43,9 @@ static void fill(float *vector, int rank)
 static void sum_over(test_rank *self, const serry_backend *backend, float *sum)
 {
     float *vector = malloc(ELEMENTS * sizeof(*vector));
-    serry_config config = SERRY_CONFIG_INIT;
+    serry_config config = test_config(self, 0);
     serry_comm *comm;
 
-    config.rank = self->rank;
-    config.size = self->size;
-    config.job = self->job;
-    config.kind = self->kind;
     config.backend = backend;
     fill(vector, self->rank);
     if (test_expect(self, SERRY_OK, serry_init(&config, &comm), NULL, "init over %s",

@@ -3,7 +3,7 @@
  * is not disturbed, and the same call again succeeds. */
 #include <pthread.h>
 
-#include "harness.h"
+#include "driven.h"
 
 #include <serry/timeout.h>
 
@@ -102,55 +102,16 @@ static void one_turn(test_rank *self, what it, bool behind, unsigned number)
     test_meet(self);
 }
 
-static void body(test_rank *self)
+static void all_turns(test_rank *self)
 {
-    serry_config config = SERRY_CONFIG_INIT;
     unsigned number = 0;
 
-    config.rank = self->rank;
-    config.size = self->size;
-    config.job = self->job;
-    config.kind = self->kind;
-    config.timeout_ms = 60000;
-    config.progress = *(const serry_progress *)self->argument;
-    if (!test_expect(self, SERRY_OK, serry_init(&config, &self->comm), NULL, "serry_init"))
-        return;
-    EXPECT_OK(self, serry_barrier(self->comm));
     for (what it = SPLIT; it < WHATS; it++)
         for (int behind = 0; behind < 2 && test_mine(self)->failures == 0; behind++)
             one_turn(self, it, behind != 0, number++);
-    EXPECT_OK(self, serry_finalize(&self->comm));
-}
-
-static void with(serry_progress progress)
-{
-    test_options options = {.kind = SERRY_THREADS, .size = RANKS, .body_joins = true};
-
-    test_end(test_start(&options, body, &progress));
-    options.kind = SERRY_PROCESSES;
-    if (!TEST_TSAN)
-        test_end(test_start(&options, body, &progress));
-}
-
-static void cancelled_where_the_caller_drives(void **state)
-{
-    (void)state;
-    with(SERRY_PROGRESS_CALLER);
-}
-
-static void cancelled_where_the_progress_thread_drives(void **state)
-{
-    (void)state;
-    with(SERRY_PROGRESS_THREAD);
 }
 
 int main(void)
 {
-    static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cancelled_where_the_caller_drives),
-        cmocka_unit_test(cancelled_where_the_progress_thread_drives),
-    };
-
-    test_seed();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_cancelled(RANKS, all_turns);
 }

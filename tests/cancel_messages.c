@@ -4,18 +4,13 @@
 #include <string.h>
 
 #include "deaths.h"
-#include "harness.h"
+#include "driven.h"
 
 enum { SENDER, RECEIVER, RANKS, TAG = 3, MARK = 4, LINES = 64, SENDS = LINES + 20, ROUNDS = 100 };
 enum { FLAG_SENT, FLAG_SEEN, FLAG_GONE }; /* raised once in a round, or as it says there */
 
 #define UNTOUCHED 0xa5
 #define LARGE ((size_t)4 << 20)
-
-typedef struct task {
-    serry_progress progress;
-    test_body body;
-} task;
 
 /* What a message of so many bytes lies in, from such memory. */
 typedef struct size {
@@ -77,8 +72,7 @@ static int result_of(serry_request **request)
 /* Does nobody else drive its requests? A thread that waits drives those of all in its process. */
 static bool drives_alone(const test_rank *self)
 {
-    return ((const task *)self->argument)->progress == SERRY_PROGRESS_CALLER &&
-           self->kind == SERRY_PROCESSES;
+    return driven_by(self) == SERRY_PROGRESS_CALLER && self->kind == SERRY_PROCESSES;
 }
 
 /* ---- receives ----------------------------------------------------------------------------------- */
@@ -342,36 +336,10 @@ static void body_reading(test_rank *self)
 
 /* ---- the tests ---------------------------------------------------------------------------------- */
 
-static void join_and_do(test_rank *self)
-{
-    const task *t = self->argument;
-    serry_config config = SERRY_CONFIG_INIT;
-
-    config.rank = self->rank;
-    config.size = self->size;
-    config.job = self->job;
-    config.kind = self->kind;
-    config.timeout_ms = 60000;
-    config.progress = t->progress;
-    if (!test_expect(self, SERRY_OK, serry_init(&config, &self->comm), NULL, "serry_init"))
-        return;
-    EXPECT_OK(self, serry_barrier(self->comm));
-    t->body(self);
-    EXPECT_OK(self, serry_finalize(&self->comm));
-}
-
 static void on_all(test_body body)
 {
-    static const serry_progress progress[] = {SERRY_PROGRESS_CALLER, SERRY_PROGRESS_THREAD};
-    test_options options = {.size = RANKS, .body_joins = true};
-
-    for (int p = 0; p < 2; p++)
-        for (int kind = 0; kind < 2; kind++) {
-            task t = {progress[p], body};
-            options.kind = kind == 0 ? SERRY_THREADS : SERRY_PROCESSES;
-            if (options.kind == SERRY_THREADS || !TEST_TSAN)
-                test_end(test_start(&options, join_and_do, &t));
-        }
+    run_driven(SERRY_PROGRESS_CALLER, RANKS, body);
+    run_driven(SERRY_PROGRESS_THREAD, RANKS, body);
 }
 
 static void what_was_not_received_stays_the_next_one(void **state)

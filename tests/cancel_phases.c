@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness.h"
+#include "driven.h"
 
 #define UNTOUCHED INT64_C(0x5a5a5a5a5a5a5a5a)
 
@@ -174,8 +174,7 @@ static void expect_failed(test_rank *self, const turn *t, buffers *m, size_t i)
 /* Does nobody else drive its requests? A thread that waits drives those of all in its process. */
 static bool drives_alone(const test_rank *self)
 {
-    return *(const serry_progress *)self->argument == SERRY_PROGRESS_CALLER &&
-           self->kind == SERRY_PROCESSES;
+    return driven_by(self) == SERRY_PROGRESS_CALLER && self->kind == SERRY_PROCESSES;
 }
 
 static void get_there(test_rank *self, const turn *t, buffers *m)
@@ -263,57 +262,19 @@ static void one_turn(test_rank *self, const turn *t)
     release(self, t, &m);
 }
 
-static void body(test_rank *self)
+static void all_turns(test_rank *self)
 {
     static const size_t counts[] = {1, 7, 1032, 20000}, victims[] = {0, 1, 3};
-    serry_config config = SERRY_CONFIG_INIT;
     unsigned number = 0;
 
-    config.rank = self->rank;
-    config.size = self->size;
-    config.job = self->job;
-    config.kind = self->kind;
-    config.timeout_ms = 60000;
-    config.progress = *(const serry_progress *)self->argument;
-    if (!test_expect(self, SERRY_OK, serry_init(&config, &self->comm), NULL, "serry_init"))
-        return;
     for (phase at = ALONE; at < PHASES; at++)
         for (size_t c = 0; c < 4; c++)
             for (size_t v = 0; v < 3; v++)
                 for (int arena = 0; arena < 2 && test_mine(self)->failures == 0; arena++)
                     one_turn(self, &(turn){number++, at, counts[c], victims[v], arena});
-    EXPECT_OK(self, serry_finalize(&self->comm));
-}
-
-static void with(serry_progress progress)
-{
-    test_options options = {.kind = SERRY_THREADS, .size = RANKS, .body_joins = true};
-
-    test_end(test_start(&options, body, &progress));
-    options.kind = SERRY_PROCESSES;
-    if (!TEST_TSAN)
-        test_end(test_start(&options, body, &progress));
-}
-
-static void cancelled_where_the_caller_drives(void **state)
-{
-    (void)state;
-    with(SERRY_PROGRESS_CALLER);
-}
-
-static void cancelled_where_the_progress_thread_drives(void **state)
-{
-    (void)state;
-    with(SERRY_PROGRESS_THREAD);
 }
 
 int main(void)
 {
-    static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cancelled_where_the_caller_drives),
-        cmocka_unit_test(cancelled_where_the_progress_thread_drives),
-    };
-
-    test_seed();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return run_cancelled(RANKS, all_turns);
 }

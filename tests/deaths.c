@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -231,6 +232,14 @@ int thread_count(void)
         count += entry->d_name[0] != '.';
     closedir(tasks);
     return count;
+}
+
+double cpu_seconds(int whose)
+{
+    struct rusage usage;
+    getrusage(whose, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 uint64_t chance_begin(uint64_t purpose)

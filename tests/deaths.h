@@ -66,6 +66,9 @@ char process_state(pid_t pid);
 /* Threads of this process. */
 int thread_count(void);
 
+/* CPU time of this process with all its threads, or of one thread (RUSAGE_SELF, RUSAGE_THREAD). */
+double cpu_seconds(int whose);
+
 /* A sequence for one purpose, from the seed of the program. */
 uint64_t chance_begin(uint64_t purpose);
 

@@ -234,12 +234,7 @@ typedef struct plan {
 
 static bool open_faulty(test_rank *self, const plan *p, serry_comm **comm)
 {
-    serry_config config = SERRY_CONFIG_INIT;
-    config.rank = self->rank;
-    config.size = self->size;
-    config.job = self->job;
-    config.kind = self->kind;
-    config.timeout_ms = 60000;
+    serry_config config = test_config(self, 60000);
     config.backend = p->backend;
     return test_expect(self, SERRY_OK, serry_init(&config, comm), NULL, "serry_init");
 }

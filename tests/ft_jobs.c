@@ -33,12 +33,7 @@ void ft_job_run(ft_job *job, serry_kind_of_rank kind, int size, int killed, test
 bool ft_job_open(test_rank *self)
 {
     const ft_job *job = self->argument;
-    serry_config config = SERRY_CONFIG_INIT;
-    config.rank = self->rank;
-    config.size = self->size;
-    config.job = self->job;
-    config.kind = self->kind;
-    config.timeout_ms = job->timeout_ms != 0 ? job->timeout_ms : 60000;
+    serry_config config = test_config(self, job->timeout_ms != 0 ? job->timeout_ms : 60000);
     config.backend = job->backend;
     if (!test_expect(self, SERRY_OK, serry_init(&config, &self->comm), NULL, "serry_init"))
         return false;

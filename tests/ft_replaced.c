@@ -228,36 +228,61 @@ static void a_death_that_was_not_told_is_told_after_the_replacement(void **state
 
 /* ---- a newcomer that cannot follow ------------------------------------------------------------- */
 
-/* The others go on until all know that it has given up. */
-static void body_short_chain(test_rank *self)
+/* What the newcomer gets, with the first `length` backends of the chain; the message says so much. */
+static int cannot_follow(test_rank *self, size_t length, const char *says)
+{
+    test_await(self, FLAG_DEAD, RANKS - 1);
+    chain *c = moved_chain(self, length);
+    if (c == NULL)
+        return SERRY_ERR_NO_SPACE;
+    int rc = moved_enter(self, c, moved_scene_of(self)->victim, SERRY_ENTRY_REPLACEMENT);
+    CHECK(self, strstr(serry_last_error(NULL)->message, says) != NULL);
+    test_raise(self, FLAG_DONE);
+    moved_chain_free(c);
+    return rc;
+}
+
+/* The others: the victim dies, and they learn of it. */
+static bool lose_the_victim(test_rank *self)
 {
     const int victim[] = {moved_scene_of(self)->victim, -1};
-    uint64_t got, done = 0;
+    uint64_t got;
 
-    if (self->rank >= RANKS) {
-        test_await(self, FLAG_DEAD, RANKS - 1);
-        chain *c = moved_chain(self, 1);
-        if (c == NULL)
-            return;
-        test_expect(self, SERRY_ERR_INVALID,
-                    moved_enter(self, c, victim[0], SERRY_ENTRY_REPLACEMENT), NULL, "rejoin");
-        CHECK(self, strstr(serry_last_error(NULL)->message, "give all ranks the same") != NULL);
-        test_raise(self, FLAG_DONE);
-        moved_chain_free(c);
-        return;
-    }
     if (!moved_start(self))
-        return;
+        return false;
     if (self->rank == victim[0])
         death_now(self);
-    moved_expect_death(self, moved_sum(self, &got), victim);
-    test_raise(self, FLAG_DEAD);
+    return moved_expect_death(self, moved_sum(self, &got), victim);
+}
+
+/* Until all know that the newcomer has given up. */
+static bool go_on_until_it_has_given_up(test_rank *self)
+{
+    uint64_t others = ((1u << RANKS) - 1) & ~(1u << moved_scene_of(self)->victim), done = 0;
+
     while (done == 0) {
         done = test_flag(self->run, FLAG_DONE);
         if (!EXPECT_OK(self, serry_broadcast(&done, 1, SERRY_U64, 0, self->comm)) ||
-            !moved_sum_is(self, ((1u << RANKS) - 1) & ~(1u << victim[0])))
-            return;
+            !moved_sum_is(self, others))
+            return false;
     }
+    return true;
+}
+
+static void body_short_chain(test_rank *self)
+{
+    const int victim[] = {moved_scene_of(self)->victim, -1};
+
+    if (self->rank >= RANKS) {
+        int rc = cannot_follow(self, 1, "give all ranks the same");
+        test_expect(self, SERRY_ERR_INVALID, rc, NULL, "rejoin");
+        return;
+    }
+    if (!lose_the_victim(self))
+        return;
+    test_raise(self, FLAG_DEAD);
+    if (!go_on_until_it_has_given_up(self))
+        return;
     moved_goes_on(self, victim);
     moved_leave(self);
 }
@@ -274,34 +299,19 @@ static void a_newcomer_with_another_chain_is_told_so_and_the_others_go_on(void *
 static void body_refuse(test_rank *self)
 {
     const int victim[] = {moved_scene_of(self)->victim, -1};
-    uint64_t got, done = 0;
 
     if (self->rank >= RANKS) {
-        test_await(self, FLAG_DEAD, RANKS - 1);
-        chain *c = moved_chain(self, 2);
-        if (c == NULL)
-            return;
-        CHECK(self, moved_enter(self, c, victim[0], SERRY_ENTRY_REPLACEMENT) != SERRY_OK);
-        CHECK(self, strstr(serry_last_error(NULL)->message, "could not follow") != NULL);
-        test_raise(self, FLAG_DONE);
-        moved_chain_free(c);
+        CHECK(self, cannot_follow(self, 2, "could not follow") != SERRY_OK);
         return;
     }
-    if (!moved_start(self))
+    if (!lose_the_victim(self))
         return;
-    if (self->rank == victim[0])
-        death_now(self);
-    moved_expect_death(self, moved_sum(self, &got), victim);
     EXPECT_OK(self, serry_set_timeout(self->comm, 1000));
     if (self->rank == BYSTANDER)
         moved_refuse();
     test_raise(self, FLAG_DEAD);
-    while (done == 0) {
-        done = test_flag(self->run, FLAG_DONE);
-        if (!EXPECT_OK(self, serry_broadcast(&done, 1, SERRY_U64, 0, self->comm)) ||
-            !moved_sum_is(self, ((1u << RANKS) - 1) & ~(1u << victim[0])))
-            return;
-    }
+    if (!go_on_until_it_has_given_up(self))
+        return;
     EXPECT_OK(self, serry_set_timeout(self->comm, 60000));
     moved_goes_on(self, victim);
     moved_leave(self);

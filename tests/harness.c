@@ -431,7 +431,7 @@ bool test_expect(test_rank *self, int wanted, int got, const serry_comm *comm, c
     return false;
 }
 
-int test_init(test_rank *self, int timeout_ms, serry_comm **comm)
+serry_config test_config(const test_rank *self, int timeout_ms)
 {
     serry_config config = SERRY_CONFIG_INIT;
     config.rank = self->rank;
@@ -440,6 +440,12 @@ int test_init(test_rank *self, int timeout_ms, serry_comm **comm)
     config.kind = self->kind;
     config.timeout_ms = timeout_ms;
     config.pool_bytes = self->run->options.pool_bytes;
+    return config;
+}
+
+int test_init(test_rank *self, int timeout_ms, serry_comm **comm)
+{
+    serry_config config = test_config(self, timeout_ms);
     int rc = serry_init(&config, comm);
     return rc == SERRY_OK ? test_force_variant(*comm) : rc;
 }

@@ -158,7 +158,10 @@ bool test_expect(test_rank *self, int wanted, int got, const serry_comm *comm, c
 /* test_expect(SERRY_OK) on the rank's own communicator. */
 #define EXPECT_OK(self, call) test_expect((self), SERRY_OK, (call), (self)->comm, "%s", #call)
 
-/* Join the run's job with everything explicit, as the harness does it unless body_joins. */
+/* How this rank joins the run's job: everything explicit but what a test is about. */
+serry_config test_config(const test_rank *self, int timeout_ms);
+
+/* Join the run's job so, as the harness does it unless body_joins. */
 int test_init(test_rank *self, int timeout_ms, serry_comm **comm);
 
 /* Where SERRY_TEST_VARIANT is set, have the communicator use that one of its algorithms. On all ranks. */

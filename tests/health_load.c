@@ -16,7 +16,7 @@
 #define MOST_BUSY 1024
 #define PERIOD_MS 10
 #define TIMEOUT_MS 30
-#define SECONDS 6.0
+#define SECONDS 3.0
 
 enum { WATCHED, BEHIND, SEEN_UNRESPONSIVE, SEEN_STARVED }; /* flags and numbers */
 

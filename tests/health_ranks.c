@@ -144,13 +144,10 @@ static void a_rank_that_has_left_counts_as_failed(void **state)
 
 static bool enter(test_rank *self, int rank, serry_entry entry)
 {
-    serry_config config = SERRY_CONFIG_INIT;
+    serry_config config = test_config(self, 60000);
 
     config.rank = rank;
     config.size = RANKS;
-    config.job = self->job;
-    config.kind = self->kind;
-    config.timeout_ms = 60000;
     config.policy = SERRY_WAIT;
     config.entry = entry;
     return test_expect(self, SERRY_OK, serry_init(&config, &self->comm), NULL, "init");

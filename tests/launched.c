@@ -183,6 +183,21 @@ void launched_free(launched *command)
     close(command->err);
 }
 
+void expect_end(launched *command, int code, char **out, const char *const *says)
+{
+    int got = launched_end(command);
+    char *err = launched_err(command);
+
+    if (got != code)
+        fail_msg("exit code %d, not %d:\n%s", got, code, err);
+    for (; says != NULL && *says != NULL; says++)
+        assert_contains(err, *says);
+    if (out != NULL)
+        *out = launched_out(command);
+    free(err);
+    launched_free(command);
+}
+
 /* ---- waiting: the watchdog ends it if what is awaited never comes ------------------------ */
 
 static void nap(void)

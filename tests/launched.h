@@ -38,6 +38,7 @@ typedef struct launched_how {
 /* For each test: a new folder and the watchdog; and away with both. */
 int launched_setup(void **state);
 int launched_teardown(void **state);
+#define TEST(name) cmocka_unit_test_setup_teardown(name, launched_setup, launched_teardown)
 
 /* Start `serry` with these arguments; the last is NULL. Nothing is inherited but the environment:
  * default signals, no mask, descriptors 0 to 2, a process group of its own. `how` may be NULL. */
@@ -55,6 +56,12 @@ char *launched_err(const launched *command);
 
 /* Close what launched_end left open. */
 void launched_free(launched *command);
+
+/* All of it: the end, with this exit code and these sentences on stderr. What it wrote to stdout goes to
+ * *out, which the caller frees. `out` and `says` may be NULL. */
+void expect_end(launched *command, int code, char **out, const char *const *says);
+
+#define SAYS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 /* A file of the test's folder: its text when it holds at least `lines` lines (the caller frees). */
 char *await_lines(const char *name, int lines);

@@ -8,7 +8,7 @@
 #define RANKS 5
 static const int k_none[] = {-1};
 
-enum { LATE }; /* flags of a run */
+enum { LATE, WENT_ON }; /* flags of a run */
 
 static void everywhere(test_body body, void *argument, const int *dead)
 {
@@ -47,8 +47,11 @@ static void body_agree(test_rank *self)
     expect_failed(self, self->comm, serry_barrier(self->comm), victim, "barrier");
     agree_over(self, self->comm, 0x1b);
     expect_goes_on(self, self->comm, victim);
-    if (self->rank == 4)
+    test_raise(self, WENT_ON);
+    if (self->rank == 4) { /* when nobody is in an operation any more */
+        test_await(self, WENT_ON, 4);
         EXPECT_OK(self, serry_revoke(self->comm));
+    }
     agree_over(self, self->comm, 0x1b);
     test_expect(self, SERRY_ERR_REVOKED, serry_barrier(self->comm), self->comm, "barrier");
     agree_over(self, self->comm, 0x1b);

@@ -139,6 +139,16 @@ static void die_in_traffic(test_rank *self, traffic *t)
     death_now(self);
 }
 
+static void send_until_one_is_gone(test_rank *self, traffic *t)
+{
+    if (self->rank == DEAD)
+        die_in_traffic(self, t);
+    send_to_all(self, t);
+    test_raise(self, FLAG_SENT);
+    test_await(self, FLAG_SENT, RANKS - 1);
+    await_gone(self->comm);
+}
+
 static void body_part(test_rank *self)
 {
     serry_comm *part = NULL;
@@ -148,12 +158,7 @@ static void body_part(test_rank *self)
     uint32_t communicator = communicator_of(part);
     start_traffic(self, part, &t);
     test_meet(self);
-    if (self->rank == DEAD)
-        die_in_traffic(self, &t);
-    send_to_all(self, &t);
-    test_raise(self, FLAG_SENT);
-    test_await(self, FLAG_SENT, RANKS - 1);
-    await_gone(self->comm);
+    send_until_one_is_gone(self, &t);
     receive_some(self, &t, DEAD, self->rank);
     CHECK(self, count(self->comm, communicator, -1) > 0);
     test_raise(self, FLAG_SEEN);
@@ -220,12 +225,7 @@ static void body_world(test_rank *self)
     start_traffic(self, self->comm, &t);
     if (!again) {
         EXPECT_OK(self, serry_barrier(self->comm));
-        if (self->rank == DEAD)
-            die_in_traffic(self, &t);
-        send_to_all(self, &t);
-        test_raise(self, FLAG_SENT);
-        test_await(self, FLAG_SENT, RANKS - 1);
-        await_gone(self->comm);
+        send_until_one_is_gone(self, &t);
         int slot = slot_of(self->comm, DEAD);
         uint32_t communicator = communicator_of(self->comm);
         CHECK(self, count(self->comm, communicator, slot) > 0 || *(unsigned *)self->argument != 0);

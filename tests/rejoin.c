@@ -1,46 +1,11 @@
-/* rejoin.c - replacements: a process or thread takes the place of a rank that has failed.
- *
- * Runs have more harness ranks than the job has: those from RANKS on are newcomers. */
-#include "deaths.h"
+/* rejoin.c - replacements: what those who are there see of them, under each policy. */
+#include "newcomers.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { RANKS = 4, VICTIM = 2 };
 enum { FLAG_DEAD, FLAG_IN, FLAG_DONE };
-
-static const int k_none[] = {-1};
-static const int k_victim[] = {VICTIM, -1};
-
-static serry_config config_of(test_rank *self, int rank, serry_policy policy, serry_entry entry)
-{
-    serry_config config = SERRY_CONFIG_INIT;
-
-    config.rank = rank;
-    config.size = RANKS;
-    config.job = self->job;
-    config.kind = self->kind;
-    config.timeout_ms = 60000;
-    config.pool_bytes = (size_t)256 << 20;
-    config.policy = (int)policy;
-    config.entry = entry;
-    return config;
-}
-
-static bool join(test_rank *self, int rank, serry_policy policy)
-{
-    serry_config config = config_of(self, rank, policy, SERRY_ENTRY_START);
-
-    return test_expect(self, SERRY_OK, serry_init(&config, &self->comm), NULL, "init");
-}
-
-static bool rejoin(test_rank *self, int rank, serry_policy policy)
-{
-    serry_config config = config_of(self, rank, policy, SERRY_ENTRY_REPLACEMENT);
-
-    return test_expect(self, SERRY_OK, serry_rejoin(&config, &self->comm), NULL, "rejoin");
-}
 
 /* All four sum: the newcomer as the victim's number. */
 static bool sum_of_all(test_rank *self, size_t count)
@@ -130,40 +95,37 @@ static void body_report(test_rank *self)
     EXPECT_OK(self, serry_finalize(&self->comm));
 }
 
-static void run_newcomers(serry_kind_of_rank kind, int newcomers, test_body body, const int *dead)
-{
-    test_options options = {.kind = kind, .size = RANKS + newcomers, .body_joins = true};
-
-    deaths_end(test_start(&options, body, NULL), kind, RANKS + newcomers,
-               kind == SERRY_PROCESSES ? dead : k_none);
-}
-
 static void under_report_all_learn_of_a_replacement_at_one_operation(void **state)
 {
     (void)state;
-    run_newcomers(SERRY_PROCESSES, 1, body_report, k_victim);
-    run_newcomers(SERRY_THREADS, 1, body_report, k_victim);
+    run_newcomers(SERRY_PROCESSES, 1, body_report, NULL, k_victim);
+    run_newcomers(SERRY_THREADS, 1, body_report, NULL, k_victim);
 }
 
 /* ---- EXCLUDE and WAIT -------------------------------------------------------------------------- */
 
-/* The others are inside an operation when the victim dies, and when the newcomer comes. */
-static void body_wait(test_rank *self)
+/* All but the victim, which dies, and the newcomer. The others are inside an operation when that happens. */
+static bool come_under_wait(test_rank *self)
 {
     if (self->rank >= RANKS) {
         test_await(self, FLAG_DEAD, 1);
-        if (!rejoin(self, VICTIM, SERRY_WAIT))
-            return;
-    } else {
-        if (!join(self, self->rank, SERRY_WAIT))
-            return;
-        EXPECT_OK(self, serry_barrier(self->comm));
-        if (self->rank == VICTIM) {
-            test_raise(self, FLAG_DEAD);
-            death_now(self);
-        }
-        await_ends(self, 1);
+        return rejoin(self, VICTIM, SERRY_WAIT);
     }
+    if (!join(self, self->rank, SERRY_WAIT))
+        return false;
+    EXPECT_OK(self, serry_barrier(self->comm));
+    if (self->rank == VICTIM) {
+        test_raise(self, FLAG_DEAD);
+        death_now(self);
+    }
+    await_ends(self, 1);
+    return true;
+}
+
+static void body_wait(test_rank *self)
+{
+    if (!come_under_wait(self))
+        return;
     goes_on_with_all(self);
     EXPECT_OK(self, serry_finalize(&self->comm));
 }
@@ -171,8 +133,8 @@ static void body_wait(test_rank *self)
 static void under_wait_the_operation_completes_with_the_replacement(void **state)
 {
     (void)state;
-    run_newcomers(SERRY_PROCESSES, 1, body_wait, k_victim);
-    run_newcomers(SERRY_THREADS, 1, body_wait, k_victim);
+    run_newcomers(SERRY_PROCESSES, 1, body_wait, NULL, k_victim);
+    run_newcomers(SERRY_THREADS, 1, body_wait, NULL, k_victim);
 }
 
 static void body_wait_for_nobody(test_rank *self)
@@ -230,8 +192,8 @@ static void body_exclude(test_rank *self)
 static void under_exclude_a_replacement_just_takes_part(void **state)
 {
     (void)state;
-    run_newcomers(SERRY_PROCESSES, 1, body_exclude, k_victim);
-    run_newcomers(SERRY_THREADS, 1, body_exclude, k_victim);
+    run_newcomers(SERRY_PROCESSES, 1, body_exclude, NULL, k_victim);
+    run_newcomers(SERRY_THREADS, 1, body_exclude, NULL, k_victim);
 }
 
 /* ---- spares ------------------------------------------------------------------------------------ */
@@ -302,7 +264,7 @@ static void body_no_place(test_rank *self)
 static void nobody_replaces_a_living_rank(void **state)
 {
     (void)state;
-    run_newcomers(SERRY_PROCESSES, 1, body_no_place, k_none);
+    run_newcomers(SERRY_PROCESSES, 1, body_no_place, NULL, k_none);
 }
 
 /* The others never come to an operation: the newcomer gives up, and is no part of anything. */
@@ -331,7 +293,7 @@ static void body_nobody_comes(test_rank *self)
 static void a_newcomer_that_gives_up_leaves_no_trace(void **state)
 {
     (void)state;
-    run_newcomers(SERRY_PROCESSES, 1, body_nobody_comes, k_victim);
+    run_newcomers(SERRY_PROCESSES, 1, body_nobody_comes, NULL, k_victim);
 }
 
 /* ---- parts ------------------------------------------------------------------------------------- */
@@ -342,20 +304,8 @@ static void body_parts(test_rank *self)
     serry_comm *part = NULL;
     int64_t sum = 1;
 
-    if (self->rank >= RANKS) {
-        test_await(self, FLAG_DEAD, 1);
-        if (!rejoin(self, VICTIM, SERRY_WAIT))
-            return;
-    } else {
-        if (!join(self, self->rank, SERRY_WAIT))
-            return;
-        EXPECT_OK(self, serry_barrier(self->comm));
-        if (self->rank == VICTIM) {
-            test_raise(self, FLAG_DEAD);
-            death_now(self);
-        }
-        await_ends(self, 1);
-    }
+    if (!come_under_wait(self))
+        return;
     if (!EXPECT_OK(self, serry_split(self->comm, 0, serry_rank(self->comm), &part)))
         return;
     CHECK(self, serry_size(part) == RANKS);
@@ -370,8 +320,8 @@ static void body_parts(test_rank *self)
 static void a_split_waits_for_the_replacement_and_has_it(void **state)
 {
     (void)state;
-    run_newcomers(SERRY_PROCESSES, 1, body_parts, k_victim);
-    run_newcomers(SERRY_THREADS, 1, body_parts, k_victim);
+    run_newcomers(SERRY_PROCESSES, 1, body_parts, NULL, k_victim);
+    run_newcomers(SERRY_THREADS, 1, body_parts, NULL, k_victim);
 }
 
 /* ---- again and again --------------------------------------------------------------------------- */
@@ -415,7 +365,7 @@ static void a_replacement_may_be_replaced(void **state)
     for (int i = 0; i < ROUNDS - 1; i++)
         dead[1 + i] = RANKS + i;
     dead[ROUNDS] = -1;
-    run_newcomers(SERRY_PROCESSES, ROUNDS, body_rounds, dead);
+    run_newcomers(SERRY_PROCESSES, ROUNDS, body_rounds, NULL, dead);
 }
 
 /* ---- messages ---------------------------------------------------------------------------------- */
@@ -476,7 +426,7 @@ static void the_failure_of_a_replacement_is_told_as_well(void **state)
 {
     static const int dead[] = {VICTIM, RANKS, -1};
     (void)state;
-    run_newcomers(SERRY_PROCESSES, 1, body_told, dead);
+    run_newcomers(SERRY_PROCESSES, 1, body_told, NULL, dead);
 }
 
 int main(void)

@@ -1,55 +1,12 @@
-/* rejoin_parts.c - replacements, while ranks work on several communicators.
- *
- * Runs have more harness ranks than the job has: those from RANKS on are newcomers. */
-#include "deaths.h"
+/* rejoin_parts.c - replacements, while ranks work on several communicators. */
+#include "newcomers.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { RANKS = 4, VICTIM = 2, SLOW = 1 };
+enum { SLOW = 1 };
 enum { FLAG_BUSY, FLAG_CALLING, FLAG_DEAD, FLAG_DONE };
-
-static const int k_victim[] = {VICTIM, -1};
-
-static serry_config config_of(test_rank *self, int rank, serry_policy policy, serry_entry entry)
-{
-    serry_config config = SERRY_CONFIG_INIT;
-
-    config.rank = rank;
-    config.size = RANKS;
-    config.job = self->job;
-    config.kind = self->kind;
-    config.timeout_ms = 60000;
-    config.pool_bytes = (size_t)256 << 20;
-    config.policy = (int)policy;
-    config.entry = entry;
-    return config;
-}
-
-static bool join(test_rank *self, int rank, serry_policy policy)
-{
-    serry_config config = config_of(self, rank, policy, SERRY_ENTRY_START);
-
-    return test_expect(self, SERRY_OK, serry_init(&config, &self->comm), NULL, "init");
-}
-
-static bool rejoin(test_rank *self, int rank, serry_policy policy)
-{
-    serry_config config = config_of(self, rank, policy, SERRY_ENTRY_REPLACEMENT);
-
-    return test_expect(self, SERRY_OK, serry_rejoin(&config, &self->comm), NULL, "rejoin");
-}
-
-static void run_newcomers(serry_kind_of_rank kind, int newcomers, test_body body, void *argument,
-                          const int *dead)
-{
-    static const int none[] = {-1};
-    test_options options = {.kind = kind, .size = RANKS + newcomers, .body_joins = true};
-
-    deaths_end(test_start(&options, body, argument), kind, RANKS + newcomers,
-               kind == SERRY_PROCESSES ? dead : none);
-}
 
 /* ---- a meeting that one comes to too late ------------------------------------------------------- */
 

@@ -70,11 +70,9 @@ static void arguments_of_the_program_are_left_alone(void **state)
     (void)state;
     launched_start(&command, NULL, "run", "-n1", "printf", "<%s>", "a b", "-n", "7", "--tag", "--",
                    "--help", "*", "", NULL);
-    assert_int_equal(launched_end(&command), 0);
-    out = launched_out(&command);
+    expect_end(&command, 0, &out, NULL);
     assert_string_equal(out, expected);
     free(out);
-    launched_free(&command);
 }
 
 /* Promise: `--` ends serry's options. */
@@ -85,11 +83,9 @@ static void double_dash_ends_the_options(void **state)
 
     (void)state;
     launched_start(&command, NULL, "run", "--ranks=2", "--", "echo", "--", "x", NULL);
-    assert_int_equal(launched_end(&command), 0);
-    out = launched_out(&command);
+    expect_end(&command, 0, &out, NULL);
     assert_string_equal(out, "-- x\n-- x\n");
     free(out);
-    launched_free(&command);
 }
 
 /* Promise: rank 0 reads the launcher's input, the others an empty one. */
@@ -102,11 +98,9 @@ static void input_goes_to_rank_0_alone(void **state)
     (void)state;
     how.input = "one line\n";
     launched_start(&command, &how, "run", "-n", "4", "--tag", "cat", NULL);
-    assert_int_equal(launched_end(&command), 0);
-    out = launched_out(&command);
+    expect_end(&command, 0, &out, NULL);
     assert_string_equal(out, "[0] one line\n");
     free(out);
-    launched_free(&command);
 }
 
 static void keep_one_processor(void)
@@ -136,13 +130,11 @@ static void binding_stays_within_the_launchers_processors(void **state)
 
         launched_start(&command, &how, "run", "-n", "3", "--bind", kinds[i], "grep",
                        "Cpus_allowed_list:", "/proc/self/status", NULL);
-        assert_int_equal(launched_end(&command), 0);
-        out = launched_out(&command);
+        expect_end(&command, 0, &out, NULL);
         assert_int_equal(sscanf(out, "Cpus_allowed_list: %63s", first), 1);
         assert_int_equal(strspn(first, "0123456789"), strlen(first));
         assert_int_equal(occurrences(out, first), 3);
         free(out);
-        launched_free(&command);
     }
 }
 
@@ -189,16 +181,11 @@ static void more_ranks_than_cores_is_a_warning(void **state)
 {
     launched_how how = LAUNCHED_HOW_INIT;
     launched command;
-    char *err;
 
     (void)state;
     how.prepare = simulate_two_cores;
     launched_start(&command, &how, "run", "-n", "3", "--bind", "core", "true", NULL);
-    assert_int_equal(launched_end(&command), 0);
-    err = launched_err(&command);
-    assert_contains(err, "warning: 3 ranks on 2 cores");
-    free(err);
-    launched_free(&command);
+    expect_end(&command, 0, NULL, SAYS("warning: 3 ranks on 2 cores"));
 }
 
 /* ---- exit codes -------------------------------------------------------------------------- */
@@ -300,15 +287,10 @@ static void missing_interpreter_is_named_as_the_cause(void **state)
     const char *script = "printf '#!/no/such/shell\\n' > $DIR/x; chmod +x $DIR/x; "
                          "exec \"$SERRY_COMMAND\" run -n 2 $DIR/x";
     launched command;
-    char *err;
 
     (void)state;
     launched_start_shell(&command, script);
-    assert_int_equal(launched_end(&command), 127);
-    err = launched_err(&command);
-    assert_contains(err, "interpreter");
-    free(err);
-    launched_free(&command);
+    expect_end(&command, 127, NULL, SAYS("interpreter"));
 }
 
 /* Fault:  two of three ranks never end, one of them as it is stopped.
@@ -385,18 +367,12 @@ static void bad_usage_says_what_and_how(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *const *a = cases[i].arguments;
         launched command;
-        char *out, *err;
+        char *out;
 
         launched_start(&command, NULL, a[0], a[1], a[2], a[3], a[4], NULL);
-        assert_int_equal(launched_end(&command), 125);
-        out = launched_out(&command);
-        err = launched_err(&command);
+        expect_end(&command, 125, &out, SAYS(cases[i].says, "--help'"));
         assert_string_equal(out, "");
-        assert_contains(err, cases[i].says);
-        assert_contains(err, "--help'");
         free(out);
-        free(err);
-        launched_free(&command);
     }
 }
 
@@ -420,12 +396,10 @@ static void help_version_and_info_answer(void **state)
         char *out;
 
         launched_start(&command, NULL, cases[i].arguments[0], cases[i].arguments[1], NULL);
-        assert_int_equal(launched_end(&command), 0);
-        out = launched_out(&command);
+        expect_end(&command, 0, &out, NULL);
         for (size_t j = 0; j < 4 && cases[i].says[j] != NULL; j++)
             assert_contains(out, cases[i].says[j]);
         free(out);
-        launched_free(&command);
     }
 }
 
@@ -434,18 +408,11 @@ static void help_version_and_info_answer(void **state)
 static void output_that_cannot_be_written_is_a_failure(void **state)
 {
     launched command;
-    char *err;
 
     (void)state;
     launched_start_shell(&command, "exec \"$SERRY_COMMAND\" version > /dev/full");
-    assert_int_equal(launched_end(&command), 125);
-    err = launched_err(&command);
-    assert_contains(err, "cannot write");
-    free(err);
-    launched_free(&command);
+    expect_end(&command, 125, NULL, SAYS("cannot write"));
 }
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, launched_setup, launched_teardown)
 
 int main(void)
 {

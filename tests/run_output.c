@@ -84,8 +84,7 @@ static void tagged_endless_line_is_split(void **state)
 
     (void)state;
     launched_start(&command, NULL, "run", "-n", "1", "--tag", "sh", "-c", script, NULL);
-    assert_int_equal(launched_end(&command), 0);
-    out = launched_out(&command);
+    expect_end(&command, 0, &out, NULL);
     for (const char *line = out; *line != '\0'; line = strchr(line, '\n') + 1) {
         assert_memory_equal(line, "[0] ", 4);
         assert_int_not_equal(line[4], '\n');
@@ -97,7 +96,6 @@ static void tagged_endless_line_is_split(void **state)
     assert_int_equal(count['y'], 16384);
     assert_contains(out, "[0] z\n");
     free(out);
-    launched_free(&command);
 }
 
 /* Fault:  whoever reads the tagged output goes away.
@@ -136,12 +134,10 @@ static void tagged_256_ranks_within_1024_descriptors(void **state)
     (void)state;
     how.prepare = limit_descriptors;
     launched_start(&command, &how, "run", "-n", "256", "--tag", "echo", "here", NULL);
-    assert_int_equal(launched_end(&command), 0);
-    out = launched_out(&command);
+    expect_end(&command, 0, &out, NULL);
     assert_int_equal(occurrences(out, "] here\n"), 256);
     assert_contains(out, "[255] here\n");
     free(out);
-    launched_free(&command);
 }
 
 static void limit_descriptors_too_much(void)
@@ -157,20 +153,12 @@ static void too_few_descriptors_is_said_with_what_to_do(void **state)
 {
     launched_how how = LAUNCHED_HOW_INIT;
     launched command;
-    char *err;
 
     (void)state;
     how.prepare = limit_descriptors_too_much;
     launched_start(&command, &how, "run", "-n", "64", "--tag", "sleep", "1000", NULL);
-    assert_int_equal(launched_end(&command), 125);
-    err = launched_err(&command);
-    assert_contains(err, "Too many open files");
-    assert_contains(err, "ulimit -n");
-    free(err);
-    launched_free(&command);
+    expect_end(&command, 125, NULL, SAYS("Too many open files", "ulimit -n"));
 }
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, launched_setup, launched_teardown)
 
 int main(void)
 {

@@ -126,7 +126,6 @@ static void second_request_to_end_kills_after_a_grace_time(void **state)
 {
     const char *script = "trap '' INT TERM; echo $$ > $DIR/rank$RANK; while :; do sleep 1; done";
     launched command;
-    char *err;
 
     (void)state;
     launched_start(&command, NULL, "run", "-n", "2", "sh", "-c", script, NULL);
@@ -134,11 +133,7 @@ static void second_request_to_end_kills_after_a_grace_time(void **state)
     await_pid("rank", 1);
     kill(command.pid, SIGINT);
     kill(command.pid, SIGTERM);
-    assert_int_equal(launched_end(&command), 128 + SIGKILL);
-    err = launched_err(&command);
-    assert_contains(err, "asked to end a second time");
-    free(err);
-    launched_free(&command);
+    expect_end(&command, 128 + SIGKILL, NULL, SAYS("asked to end a second time"));
 }
 
 static void ignore_hangup(void)
@@ -207,11 +202,9 @@ static void ignored_and_blocked_sigchld_loses_no_exit_code(void **state)
     how.prepare = be_a_bad_parent;
     launched_start(&command, &how, "run", "-n", "2", "grep", "-h", "SigBlk", "/proc/self/status",
                    "/no/such/file", NULL);
-    assert_int_equal(launched_end(&command), 2);
-    out = launched_out(&command);
+    expect_end(&command, 2, &out, NULL);
     assert_int_equal(occurrences(out, "SigBlk:\t0000000000010800\n"), 2);
     free(out);
-    launched_free(&command);
 }
 
 /* The classic signals that any of the ranks ignores. The C library keeps 32 and 33 for itself, and some
@@ -237,14 +230,12 @@ static void ranks_start_with_a_clean_slate(void **state)
         char *out;
 
         launched_start(&command, NULL, "run", "-n", "3", tags[i], "sh", "-c", script, NULL);
-        assert_int_equal(launched_end(&command), 0);
-        out = launched_out(&command);
+        expect_end(&command, 0, &out, NULL);
         assert_int_equal(occurrences(out, "0  1  2\n"), 3);
         assert_int_equal(occurrences(out, "SigBlk:\t0000000000000000\n"), 3);
         assert_int_equal(occurrences(out, "SigIgn:"), 3);
         assert_int_equal(ignored_signals(out), 0);
         free(out);
-        launched_free(&command);
     }
 }
 
@@ -460,8 +451,6 @@ static void ranks_64_run_together(void **state)
     assert_int_equal(launched_end(&command), 0);
     launched_free(&command);
 }
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, launched_setup, launched_teardown)
 
 int main(void)
 {

@@ -15,6 +15,7 @@
 
 #include "environment.h"
 #include "record.h"
+#include "refused.h"
 
 static int forget_variables(void **state)
 {
@@ -57,30 +58,6 @@ static serry_job expect_job(const serry_config *config, int rank, int size)
     assert_int_equal(job.kind, config != NULL ? config->kind : SERRY_PROCESSES);
     assert_true(strlen(job.name) > 0);
     return job;
-}
-
-/* The message must hold all three texts. */
-static void expect_invalid(const serry_config *config, const char *a, const char *b, const char *c)
-{
-    serry_job job;
-    serry_error error;
-    serry_error_begin(&error, "init", 0, -1);
-    assert_int_equal(serry_environment_job(config, &job, &error), SERRY_ERR_INVALID);
-    assert_int_equal(error.error, SERRY_ERR_INVALID);
-    assert_string_equal(error.operation, "init");
-    if (strstr(error.message, a) == NULL || strstr(error.message, b) == NULL ||
-        strstr(error.message, c) == NULL)
-        fail_msg("\"%s\" does not say \"%s\", \"%s\" and \"%s\"", error.message, a, b, c);
-}
-
-/* The message must name a variable that is set to junk, the junk, and what was expected. */
-static void expect_junk(const serry_config *config, const char *variable, const char *junk,
-                        const char *expected)
-{
-    char quoted[64];
-    snprintf(quoted, sizeof(quoted), "\"%s\"", junk);
-    setenv(variable, junk, 1);
-    expect_invalid(config, variable, quoted, expected);
 }
 
 static serry_config config_of(int rank, int size)

@@ -1,5 +1,5 @@
 /* unit_reduce.c - every reduction of every type against arithmetic written anew, bit for bit, with
- * every kernel set of this processor; the order; 16-bit floats. */
+ * every kernel set of this processor; and the order. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,7 +12,7 @@
 
 #include <serry/call.h>
 
-#include "reduce/half.h"
+#include "halves.h"
 #include "reduce/kernels.h"
 #include "reduce/reduce.h"
 
@@ -28,48 +28,6 @@ static uint64_t random_bits(void)
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
     return z ^ (z >> 31);
-}
-
-/* ---- the reference: 16-bit floats --------------------------------------------------------- */
-
-typedef struct half_format {
-    int fraction; /* bits */
-    int least;    /* exponent of the least normal number */
-    int greatest; /* exponent of the greatest finite numbers */
-} half_format;
-
-static const half_format f16 = {10, -14, 15}, bf16 = {7, -126, 127};
-
-static const half_format *format_of(serry_dtype dtype)
-{
-    return dtype == SERRY_F16 ? &f16 : &bf16;
-}
-
-static float widened(const half_format *format, unsigned half)
-{
-    int exponent = (int)(half & 0x7fffu) >> format->fraction;
-    double fraction = half & ((1u << format->fraction) - 1u), one = 1 << format->fraction;
-    double sign = (half & 0x8000u) != 0 ? -1 : 1;
-    if (exponent == format->greatest - format->least + 2)
-        return fraction != 0 ? NAN : (float)(sign * INFINITY);
-    if (exponent == 0)
-        return (float)(sign * ldexp(fraction / one, format->least));
-    return (float)(sign * ldexp(1 + fraction / one, exponent + format->least - 1));
-}
-
-static unsigned narrowed(const half_format *format, float value)
-{
-    unsigned infinity = (unsigned)(format->greatest - format->least + 2) << format->fraction;
-    if (isnan(value))
-        return infinity | 1u << (format->fraction - 1);
-    unsigned sign = signbit(value) ? 0x8000u : 0;
-    if (isinf(value))
-        return sign | infinity;
-    int exponent = value == 0 || ilogbf(value) < format->least ? format->least : ilogbf(value);
-    double units = nearbyint(ldexp(fabs((double)value), format->fraction - exponent));
-    /* In units of the last place the numbers of one exponent follow those of the one below. */
-    double half = units + ldexp(exponent - format->least, format->fraction);
-    return sign | (half > infinity ? infinity : (unsigned)half);
 }
 
 /* ---- the reference: one element ----------------------------------------------------------- */
@@ -103,7 +61,7 @@ static number number_at(const unsigned char *vector, size_t i, serry_dtype dtype
     number n = {.u = 0};
     memcpy(&n, vector + i * size, size); /* little-endian, or the number's own type */
     if (size == 2 && is_floating(dtype))
-        n.f = widened(format_of(dtype), (unsigned)n.u);
+        n.f = half_widened(dtype, (unsigned)n.u);
     return n;
 }
 
@@ -115,7 +73,7 @@ static void put_number(unsigned char *vector, size_t i, number n, serry_dtype dt
     if (dtype == SERRY_F64 && isnan(n.d))
         n.u = UINT64_C(0x7ff8000000000000);
     if (size == 2 && is_floating(dtype))
-        n.u = narrowed(format_of(dtype), n.f);
+        n.u = half_narrowed(dtype, n.f);
     memcpy(vector + i * size, &n, size);
 }
 
@@ -399,98 +357,6 @@ static void edges_are_as_documented(void **state)
     assert_int_equal(byte, -3);
 }
 
-/* ---- conversions -------------------------------------------------------------------------- */
-
-static void every_half_is_widened(void **state)
-{
-    (void)state;
-    static uint16_t all[65536], back[65536];
-    static float wide[65536];
-    const serry_kernels *sets[3];
-    int kernel_sets = serry_kernels_list(sets);
-    for (unsigned h = 0; h < 65536; h++)
-        all[h] = (uint16_t)h;
-    for (serry_dtype dtype = SERRY_F16; dtype <= SERRY_BF16; dtype++) {
-        for (int set = 0; set < kernel_sets; set++) {
-            sets[set]->type[dtype].widen(wide, all, 65535); /* leaves a rest to the last loop */
-            sets[set]->type[dtype].widen(wide + 65535, all + 65535, 1);
-            sets[set]->type[dtype].narrow(back, wide, 65536);
-            for (unsigned h = 0; h < 65536; h++) {
-                float expected = widened(format_of(dtype), h);
-                assert_int_equal(isnan(wide[h]), isnan(expected));
-                assert_int_equal(back[h], narrowed(format_of(dtype), expected));
-                if (!isnan(expected)) {
-                    assert_int_equal(serry_f32_bits(wide[h]), serry_f32_bits(expected));
-                    assert_int_equal(back[h], h);
-                }
-            }
-        }
-    }
-}
-
-/* Narrows `count` values with each set and the functions for one value. */
-static void check_narrow(const float *values, size_t count)
-{
-    static uint16_t result[4096];
-    const serry_kernels *sets[3];
-    int kernel_sets = serry_kernels_list(sets);
-    for (serry_dtype dtype = SERRY_F16; dtype <= SERRY_BF16; dtype++) {
-        uint16_t expected[4096];
-        for (size_t i = 0; i < count; i++) {
-            expected[i] = (uint16_t)narrowed(format_of(dtype), values[i]);
-            assert_int_equal(dtype == SERRY_F16 ? serry_f32_to_f16(values[i])
-                                                : serry_f32_to_bf16(values[i]),
-                             expected[i]);
-        }
-        for (int set = 0; set < kernel_sets; set++) {
-            sets[set]->type[dtype].narrow(result, values, count);
-            for (size_t i = 0; i < count; i++)
-                if (result[i] != expected[i])
-                    fail_msg("%s: %a becomes %04x, not %04x, with kernels %s",
-                             serry_dtype_name(dtype), (double)values[i], result[i], expected[i],
-                             sets[set]->name);
-        }
-    }
-}
-
-static void a_dense_sample_is_narrowed(void **state)
-{
-    (void)state;
-    float values[4096];
-    size_t filled = 0;
-    for (uint64_t bits = 0; bits <= UINT32_MAX; bits += 4093) {
-        values[filled++] = serry_f32_of((uint32_t)bits);
-        if (filled == LENGTH(values) || bits + 4093 > UINT32_MAX) {
-            check_narrow(values, filled);
-            filled = 0;
-        }
-    }
-}
-
-static void midpoints_go_to_even(void **state)
-{
-    (void)state;
-    float values[3 * 1024];
-    for (serry_dtype dtype = SERRY_F16; dtype <= SERRY_BF16; dtype++) {
-        for (unsigned h = 0; h < 65536; h += 1024) {
-            for (unsigned i = 0; i < 1024; i++) {
-                double a = (double)widened(format_of(dtype), h + i);
-                double b = (double)widened(format_of(dtype), (h + i + 1) & 0xffffu);
-                float middle = (float)((a + b) / 2);
-                values[3 * i] = nextafterf(middle, -INFINITY);
-                values[3 * i + 1] = middle;
-                values[3 * i + 2] = nextafterf(middle, INFINITY);
-            }
-            check_narrow(values, LENGTH(values));
-        }
-    }
-    const float greatest = 65520, edge[] = {greatest, nextafterf(greatest, 0), -greatest};
-    check_narrow(edge, LENGTH(edge));
-    assert_int_equal(serry_f32_to_f16(edge[0]), 0x7c00);
-    assert_int_equal(serry_f32_to_f16(edge[1]), 0x7bff);
-    assert_int_equal(serry_f32_to_bf16(serry_f32_of(0x7fffffffu)), 0x7fc0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -499,9 +365,6 @@ int main(void)
         cmocka_unit_test(sums_are_made_in_tree_order),
         cmocka_unit_test(halves_accumulate_in_32_bits),
         cmocka_unit_test(edges_are_as_documented),
-        cmocka_unit_test(every_half_is_widened),
-        cmocka_unit_test(a_dense_sample_is_narrowed),
-        cmocka_unit_test(midpoints_go_to_even),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

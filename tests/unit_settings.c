@@ -14,6 +14,7 @@
 #include "comm.h"
 #include "environment.h"
 #include "record.h"
+#include "refused.h"
 #include "settings.h"
 
 #define MIB ((size_t)1 << 20)
@@ -38,28 +39,6 @@ static serry_job job_of(const serry_config *config)
     if (serry_environment_job(config, &job, &error) != SERRY_OK)
         fail_msg("%s", error.message);
     return job;
-}
-
-/* The message must hold all three texts. */
-static void expect_invalid(const serry_config *config, const char *a, const char *b, const char *c)
-{
-    serry_job job;
-    serry_error error;
-    serry_error_begin(&error, "init", 0, -1);
-    assert_int_equal(serry_environment_job(config, &job, &error), SERRY_ERR_INVALID);
-    if (strstr(error.message, a) == NULL || strstr(error.message, b) == NULL ||
-        strstr(error.message, c) == NULL)
-        fail_msg("\"%s\" does not say \"%s\", \"%s\" and \"%s\"", error.message, a, b, c);
-}
-
-/* The message must name a variable that is set to junk, the junk, and what was expected. */
-static void expect_junk(const serry_config *config, const char *variable, const char *junk,
-                        const char *expected)
-{
-    char quoted[64];
-    snprintf(quoted, sizeof(quoted), "\"%s\"", junk);
-    setenv(variable, junk, 1);
-    expect_invalid(config, variable, quoted, expected);
 }
 
 /* ---- timeout and pool --------------------------------------------------------------------- */
