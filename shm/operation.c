@@ -128,14 +128,21 @@ COLD int operation_decide(shm_member *m, int r)
     return decide_slowly(m, r);
 }
 
+/* What comes first where m->rare says so. OPERATION_GOES_ON: the words are still to be looked at. */
+static COLD int decide_rarely(shm_member *m)
+{
+    m->absent = (serry_rank_set){{0}};
+    m->absent_count = 0;
+    m->rare &= ~(unsigned)RARE_ABSENT;
+    return levels_serve(m) ? levels_decide(m) : OPERATION_GOES_ON;
+}
+
 static int decide(shm_member *m)
 {
     if (__builtin_expect(m->rare != 0, 0)) {
-        m->absent = (serry_rank_set){{0}};
-        m->absent_count = 0;
-        m->rare &= ~(unsigned)RARE_ABSENT;
-        if (levels_serve(m))
-            return levels_decide(m);
+        int rc = decide_rarely(m);
+        if (rc != OPERATION_GOES_ON)
+            return rc;
     }
     for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];

@@ -11,7 +11,8 @@
  * contributors; no result was made of a buffer, or of a part, that had been written over; nobody waits for
  * ever.
  *
- * -DTELL_EARLY -DTELL_ABSENT -DTELL_FIRST -DONE_BUFFER -DNO_RECHECK -DWAIT_FOR_DIGEST break it. */
+ * -DTELL_EARLY -DTELL_ABSENT -DTELL_FIRST -DONE_BUFFER -DNO_RECHECK -DWAIT_FOR_DIGEST break it.
+ * -DNO_TELLERS_LOOK does not: see README.md. */
 #ifndef N
 #define N 3
 #endif
@@ -116,7 +117,7 @@ proctype rank(byte me) {
 #endif
         die();
         if
-#ifndef NO_LEADER_LOOK
+#ifndef NO_TELLERS_LOOK
         :: sealed[me]
         :: !sealed[me] ->
 #else
