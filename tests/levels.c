@@ -59,6 +59,7 @@ static void take_place(test_rank *self)
     const machine *place = self->argument;
     shm_member *m = member_of(self);
 
+    test_meet(self); /* all have joined */
     *domain_of(&m->group, self->rank) = place->domain[self->rank];
     test_meet(self);
     m->plan = (wait_plan){.pauses = 1, .yields = UINT32_MAX};
