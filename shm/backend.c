@@ -6,7 +6,6 @@
 
 #include "channel.h"
 #include "extent.h"
-#include "levels.h"
 #include "lifeline.h"
 #include "operation.h"
 #include "record.h"

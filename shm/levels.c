@@ -23,12 +23,10 @@
  * A digest lives by the rule of the two buffers, though it is written after its owner's word: others
  * read it before they publish the next step, and it is written again when all have published that.
  * docs/model/levels.pml checks all this, and docs/scaling.md says what it is for. */
-#include "levels.h"
-
 #include <sched.h>
-#include <string.h>
 
 #include "lines.h"
+#include "operation.h"
 #include "reduce/reduce.h"
 #include "word.h"
 
@@ -311,8 +309,18 @@ static bool has_root(const shm_member *m)
            serry_rank_set_has(&m->alive_set, m->call.root);
 }
 
+/* Where there are more ranks than cores, who tells for others would have to run once more before they can
+ * go on. */
+static bool is_by_blocks(const shm_member *m)
+{
+    return (m->plan.pauses != 0 || m->levels.forced) &&
+           (m->algorithm == &algorithm_small || m->algorithm == &algorithm_batch);
+}
+
 int levels_decide(shm_member *m)
 {
+    if (!is_by_blocks(m))
+        return OPERATION_GOES_ON;
     int own = operation_index(m) / m->levels.span, rc = decide_block(m, own);
     bool all = rc == SERRY_OK && m->absent_count == 0 && is_alike(m, own);
 

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "levels.h"
 #include "lines.h"
 #include "record.h"
 #include "reduce/reduce.h"
@@ -134,7 +133,7 @@ static COLD int decide_rarely(shm_member *m)
     m->absent = (serry_rank_set){{0}};
     m->absent_count = 0;
     m->rare &= ~(unsigned)RARE_ABSENT;
-    return levels_serve(m) ? levels_decide(m) : OPERATION_GOES_ON;
+    return m->rare & RARE_LEVELS ? levels_decide(m) : OPERATION_GOES_ON;
 }
 
 static int decide(shm_member *m)

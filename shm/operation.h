@@ -336,6 +336,16 @@ int batch_done(shm_member *m);
 int batch_hand_out_ahead(shm_member *m, const serry_call *call);
 void batch_free(shm_member *m);
 
+/* levels.c: the members have become others, or where they are: divide them into blocks, or not. */
+void levels_plan(shm_member *m);
+
+/* VARIANT_LEVELS is chosen, or is not. */
+void levels_force(shm_member *m, bool forced);
+
+/* Wait until the step that was published last is decided, by blocks; as ever, m->absent are the members that
+ * are sealed below it. OPERATION_GOES_ON: it is none of those that are decided so. */
+int levels_decide(shm_member *m);
+
 extern const algorithm algorithm_small;        /* small.c */
 extern const algorithm algorithm_levels;       /* levels.c */
 extern const algorithm algorithm_batch;        /* batch.c */

@@ -8,7 +8,6 @@
 
 #include "cases.h"
 #include "comm.h"
-#include "levels.h"
 #include "lines.h"
 #include "synthetic.h"
 
