@@ -194,8 +194,10 @@ static int shm_set_policy(serry_member *member, serry_policy policy, serry_error
 
 static int shm_set_variant(serry_member *member, unsigned variant, serry_error *error)
 {
-    if (variant < SHM_VARIANTS) {
-        own(member)->variant = variant;
+    if (variant < SHM_VARIANTS || variant == VARIANT_LEVELS) {
+        bool levels = variant == VARIANT_LEVELS;
+        own(member)->variant = levels ? VARIANT_CHOOSE : variant;
+        levels_force(own(member), levels);
         return SERRY_OK;
     }
     serry_error_begin(error, "set_variant", 0, own(member)->group.rank);

@@ -30,7 +30,8 @@ static uint32_t region_bytes(int size)
 {
     uint32_t cells = CELLS * (uint32_t)sizeof(group_cell);
     uint32_t small = 2 * (small_bytes(size) + (uint32_t)sizeof(group_batch));
-    uint32_t bytes = cells + small + 4 * chunk_bytes(size) + (uint32_t)group_mail_bytes(size);
+    uint32_t bytes = cells + small + 4 * chunk_bytes(size) + 2 * (uint32_t)sizeof(group_digest) +
+                     (uint32_t)group_mail_bytes(size);
 
     return (bytes + SHM_PAGE - 1) / SHM_PAGE * SHM_PAGE;
 }

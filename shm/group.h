@@ -130,6 +130,11 @@ static inline size_t group_small_stride(const shm_group *g)
     return g->small_bytes + sizeof(group_batch);
 }
 
+static inline group_digest *group_digest_of(const shm_group *g, int rank, uint64_t step)
+{
+    return (group_digest *)(void *)group_mail_of(g, rank) - 2 + (step & 1);
+}
+
 /* The buffers of a member, after its cells: small, in (staged input), out (staged results). */
 static inline unsigned char *group_small(const shm_group *g, int rank, uint64_t step)
 {

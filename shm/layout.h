@@ -19,7 +19,8 @@
  *           | region of rank 1   |
  *           | ...                |
  *
- *   region  | group_cell [2] | (small, group_batch)[2] | in[2] | out[2] | group_mail |     whole pages
+ *   region  | group_cell [2] | (small, group_batch)[2] | in[2] | out[2] | group_digest [2] |
+ *           | group_mail |     whole pages
  *
  *   channel | header | line [64] | ring |     an extent of the pool, one for each pair that talks
  *
@@ -47,6 +48,7 @@
 #define SHM_SLOTS 4096u   /* ranks of the job, and all replacements and spares that ever come */
 #define SHM_EXTENTS 4096u /* most extents taken at a time, over all ranks */
 #define SHM_INLINE 16u    /* bytes of a contribution that travel beside the publication word */
+#define SHM_PART 40u      /* bytes of a combined input that travel beside a digest's step */
 #define SHM_CPU_WORDS 16u /* affinity masks of 1024 CPUs */
 
 typedef struct arena_header {
@@ -96,6 +98,7 @@ typedef struct arena_slot {
     _Atomic uint64_t next_beat_ns;             /* CLOCK_MONOTONIC; by the process's monitor thread
                                                   several times a second, release: see beat.h */
     _Atomic uint32_t beat_giver;               /* that thread, relaxed */
+    uint32_t domain; /* plain, published by state: of its processors, see locality.h; 0: unknown */
     _Atomic uint64_t asks; /* of a replacement: the part where it wants its place,
                                                   see regain.h; by itself, seq_cst. 0: none. Futex
                                                   word: its lower half */
@@ -231,6 +234,17 @@ typedef struct group_cell {
     _Atomic uint32_t pieces;
 } group_cell;
 
+/* What the first member of a block tells of all of it: see levels.c. Two of them, behind the out
+ * buffers; two-buffer rule, but written after the member's own word, when it has seen the words of the
+ * block. A member reads those of other blocks; in most groups nobody writes or reads any. */
+typedef struct group_digest {
+    _Alignas(SHM_LINE) _Atomic uint64_t step; /* all of the block have published that step: release,
+                                                 acquire */
+    uint64_t signature; /* plain, published by step, as all here: of the call of all of them */
+    uint64_t members;   /* how many they are */
+    uint64_t part[SHM_PART / 8]; /* their inputs combined; a larger part lies in out */
+} group_digest;
+
 /* At the end of a region: see channel.c. */
 typedef struct group_mail {
     /* line 0: the member sets the asleep bit (word.h) before it sleeps here; whoever has news for it
@@ -297,12 +311,13 @@ typedef struct channel {
 
 /* Sizes enter by themselves; bump the leading number when a meaning changes. */
 #define SHM_LAYOUT                                                                                 \
-    ((UINT64_C(5) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
+    ((UINT64_C(6) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
      ((uint64_t)sizeof(arena_slot) << 28) | ((uint64_t)sizeof(group_header) << 16) |               \
      (uint64_t)sizeof(group_cell))
 
 _Static_assert(offsetof(group_cell, input) == SHM_LINE, "word, signatures and data share a line");
 _Static_assert(sizeof(group_cell) == 4 * SHM_LINE, "a line for each kind of traffic");
+_Static_assert(sizeof(group_digest) == SHM_LINE, "a digest is one line");
 _Static_assert(sizeof(channel_line) == SHM_LINE, "a small message is one line");
 _Static_assert(sizeof(group_header) <= SHM_PAGE && sizeof(arena_header) <= SHM_PAGE, "one page");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2 &&

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lines.h"
 #include "record.h"
 #include "reduce/reduce.h"
 #include "word.h"
@@ -22,11 +23,13 @@ void operation_enter_group(shm_member *m)
     m->open = m->published = m->passed = m->dropped = false;
     m->absent = (serry_rank_set){{0}};
     m->absent_count = 0;
+    m->rare = 0;
     m->alive_count = 0;
     m->alive_set = header->present;
     for (int r = 0; r < m->group.size; r++)
         if (serry_rank_set_has(&header->present, r))
             m->alive[m->alive_count++] = (uint16_t)r;
+    levels_plan(m);
 }
 
 int operation_setup(shm_member *m, serry_error *error)
@@ -60,6 +63,7 @@ COLD void operation_forget_absent(shm_member *m)
     }
     m->epoch += m->alive_count != kept;
     m->alive_count = kept;
+    levels_plan(m);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------ */
@@ -108,19 +112,41 @@ static COLD int decide_slowly(shm_member *m, int r)
     if (!word_reached(atomic_load_explicit(word, memory_order_acquire), m->step)) {
         serry_rank_set_add(&m->absent, r);
         m->absent_count++;
+        m->rare |= RARE_ABSENT;
     }
     return SERRY_OK;
 }
 
+COLD int operation_decide(shm_member *m, int r)
+{
+    const _Atomic uint64_t *word = &group_cell_of(&m->group, r)->word;
+
+    lines_read(m, r, 1);
+    if (word_reached(atomic_load_explicit(word, memory_order_acquire), m->step))
+        return SERRY_OK;
+    return decide_slowly(m, r);
+}
+
+/* What comes first where m->rare says so. OPERATION_GOES_ON: the words are still to be looked at. */
+static COLD int decide_rarely(shm_member *m)
+{
+    m->absent = (serry_rank_set){{0}};
+    m->absent_count = 0;
+    m->rare &= ~(unsigned)RARE_ABSENT;
+    return m->rare & RARE_LEVELS ? levels_decide(m) : OPERATION_GOES_ON;
+}
+
 static int decide(shm_member *m)
 {
-    if (__builtin_expect(m->absent_count != 0, 0)) {
-        m->absent = (serry_rank_set){{0}};
-        m->absent_count = 0;
+    if (__builtin_expect(m->rare != 0, 0)) {
+        int rc = decide_rarely(m);
+        if (rc != OPERATION_GOES_ON)
+            return rc;
     }
     for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];
         const _Atomic uint64_t *word = &group_cell_of(&m->group, r)->word;
+        lines_read(m, r, 1);
         if (word_reached(atomic_load_explicit(word, memory_order_acquire), m->step))
             continue;
         int rc = decide_slowly(m, r);

@@ -35,6 +35,9 @@ typedef struct algorithm {
 /* Replacements have joined, which is to be told; results are there already: see batch.c. */
 enum { NEWS_JOINED = 1u, NEWS_AHEAD = 2u };
 
+/* The last decision found members absent, which is to be forgotten; there are blocks: see levels.c. */
+enum { RARE_ABSENT = 1u, RARE_LEVELS = 2u };
+
 enum { OPERATION_STREAMED = 16384 }; /* bytes in a piece; no small operation has so many */
 
 enum { OPERATION_MANY = 128 }; /* calls that may share a step, beside the first one */
@@ -55,6 +58,7 @@ struct shm_member {
     serry_policy policy;
     serry_rank_set absent; /* of those: sealed below the step that was decided last */
     int absent_count;
+    unsigned rare; /* RARE_ bits: what comes before the words of a step are looked at */
 
     /* the operation that is open: begun, and not ended by a result */
     bool open;      /* or dropped */
@@ -105,6 +109,14 @@ struct shm_member {
     /* where they stage what others take in the end */
     shm_room room;                               /* this rank's */
     const unsigned char *rooms[SERRY_MAX_RANKS]; /* all, during an operation that uses them */
+
+    struct {
+        bool forced; /* by VARIANT_LEVELS */
+        int span;    /* members of a block, but of the last one; 0: there are no blocks */
+        int blocks;
+        bool near[SERRY_MAX_RANKS]; /* the members of a block are in one domain */
+        bool told[SERRY_MAX_RANKS]; /* it was a digest that decided the block, not its words */
+    } levels;                       /* see levels.c */
 
     unsigned char *scratch; /* results of small operations until they are handed out */
     unsigned char *staging; /* the same for large ones, mapped at need */
@@ -276,10 +288,21 @@ size_t operation_result_bytes(const shm_member *m);
 void operation_slice(const shm_member *m, size_t length, int index, int count, size_t *first,
                      size_t *elements);
 
+/* The step that was published last, for rank r: waits, and notes it if it is absent. */
+int operation_decide(shm_member *m, int r);
+
 /* choose.c: the first step of a call, and what follows once all inputs are known. Variant 0 chooses,
  * variant 1 sends everything through copies, variant 2 through copies that need no room; variant 3
- * chooses, but large operations throughout, and follow.c from the smallest of them. */
-enum { VARIANT_CHOOSE, VARIANT_COPY, VARIANT_NO_ROOM, VARIANT_FOLLOW, SHM_VARIANTS };
+ * chooses, but large operations throughout, and follow.c from the smallest of them. Apart from these, for
+ * tests: as variant 0, but with blocks of two members wherever there are three. */
+enum {
+    VARIANT_CHOOSE,
+    VARIANT_COPY,
+    VARIANT_NO_ROOM,
+    VARIANT_FOLLOW,
+    SHM_VARIANTS,
+    VARIANT_LEVELS = 16
+};
 const algorithm *choose_first(const shm_member *m);
 void choose_room(shm_member *m); /* before a large call contributes anything */
 const algorithm *choose_next(shm_member *m);
@@ -313,7 +336,18 @@ int batch_done(shm_member *m);
 int batch_hand_out_ahead(shm_member *m, const serry_call *call);
 void batch_free(shm_member *m);
 
+/* levels.c: the members have become others, or where they are: divide them into blocks, or not. */
+void levels_plan(shm_member *m);
+
+/* VARIANT_LEVELS is chosen, or is not. */
+void levels_force(shm_member *m, bool forced);
+
+/* Wait until the step that was published last is decided, by blocks; as ever, m->absent are the members that
+ * are sealed below it. OPERATION_GOES_ON: it is none of those that are decided so. */
+int levels_decide(shm_member *m);
+
 extern const algorithm algorithm_small;        /* small.c */
+extern const algorithm algorithm_levels;       /* levels.c */
 extern const algorithm algorithm_batch;        /* batch.c */
 extern const algorithm algorithm_enter;        /* choose.c */
 extern const algorithm algorithm_slices;       /* slices.c */

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "locality.h"
 #include "process.h"
 
 uint64_t slot_pid_namespace(void)
@@ -21,10 +22,12 @@ void slot_sign_in(arena_slot *slot)
     slot->pid = (uint32_t)getpid();
     slot->pid_namespace = slot_pid_namespace();
     slot->start_ticks = process_start_ticks(slot->pid);
-    if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) {
         for (size_t cpu = 0; cpu < SHM_CPU_WORDS * 64 && cpu < CPU_SETSIZE; cpu++)
             if (CPU_ISSET(cpu, &cpus))
                 slot->cpus[cpu / 64] |= UINT64_C(1) << (cpu % 64);
+        slot->domain = serry_locality(&cpus, "/sys/devices/system");
+    }
     atomic_store_explicit(&slot->state, SLOT_ALIVE, memory_order_seq_cst);
 }
 

@@ -2,6 +2,7 @@
  * and every rank works out the whole of what it gets. */
 #include <string.h>
 
+#include "lines.h"
 #include "operation.h"
 #include "word.h"
 
@@ -36,6 +37,8 @@ int small_hand_out(shm_member *m)
                            ? (const unsigned char *)group_cell_of(&m->group, r)->data[m->step & 1]
                            : group_small(&m->group, r, m->step);
         m->stride[r] = block;
+        if (!m->flow.from_root || r == m->call.root)
+            lines_read(m, r, lines_of(block, SHM_INLINE));
     }
     if (bytes != 0)
         operation_pull(m, m->scratch, block, m->call.count);

@@ -32,17 +32,6 @@ enum {
     YIELDS_CROWDED = 100 /* a yield to a rank that has work to do beats any sleep */
 };
 
-static inline void cpu_relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("isb" ::: "memory");
-#else
-#error "serry runs on x86-64 and aarch64"
-#endif
-}
-
 wait_plan wait_plan_for(int ranks, int cores)
 {
     wait_plan alone = {PAUSES_ALONE, YIELDS_ALONE}, crowded = {0, YIELDS_CROWDED};
@@ -228,7 +217,7 @@ int wait_decided(const wait_target *t, const wait_plan *plan, wait_limit *limit)
             return SERRY_OK;
         if (i % PAUSES_PER_LOOK == 0 && look(t, limit, &code))
             return code;
-        cpu_relax();
+        wait_relax();
     }
     for (uint32_t i = 0; i < plan->yields; i++) {
         if (look(t, limit, &code))

@@ -24,6 +24,18 @@ typedef struct wait_limit {
     bool polled; /* the last call ended with SERRY_ERR_AGAIN: the next keeps the deadline */
 } wait_limit;
 
+/* Between two looks at a word. */
+static inline void wait_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#else
+#error "serry runs on x86-64 and aarch64"
+#endif
+}
+
 wait_plan wait_plan_for(int ranks, int cores);
 
 /* For a call that starts, or goes on. */

@@ -218,6 +218,8 @@ int crash_join(crash_actor *a, int rank, serry_entry entry)
     config.progress = a->scenario->progress;
     int rc = serry_init(&config, &a->self->comm);
     a->comm = a->self->comm;
+    if (rc == SERRY_OK && a->scenario->variant != 0)
+        return test_set_variant(a->comm, a->scenario->variant);
     return rc == SERRY_OK ? test_force_variant(a->comm) : rc;
 }
 

@@ -28,7 +28,8 @@ typedef struct crash_scenario {
     size_t count;
     int root;
     bool arena, in_place;
-    bool first; /* large operation of its members: they get their rooms in it */
+    unsigned variant; /* of the algorithms, as in shm/operation.h; 0: as the harness has it */
+    bool first;       /* large operation of its members: they get their rooms in it */
 
     bool fallen;   /* the last rank has been killed before, and all know */
     int newcomers; /* harness ranks from `size` on: the first takes the place of the fallen rank, the

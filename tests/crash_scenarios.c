@@ -1,6 +1,8 @@
 /* crash_scenarios.c - collectives: each algorithm, each role. */
 #include "crash_scenarios.h"
 
+#include "operation.h"
+
 #define LARGE 1032   /* elements of 8 bytes, just too many for the small operations */
 #define CHUNKS 17000 /* three chunks, of which two are on their way at a time */
 
@@ -12,6 +14,13 @@ const crash_scenario crash_collectives[] = {
     {"allreduce in one cache line", 3, 1, CALL(ALLREDUCE, 2)},
     {"small allreduce", 4, 2, CALL(ALLREDUCE, 5)},
     {"small allreduce, excluding", 3, 0, SERRY_EXCLUDE, CALL(ALLREDUCE, 5), .in_place = true},
+    {"allreduce by blocks, the victim tells", 3, 0, SERRY_EXCLUDE, CALL(ALLREDUCE, 2),
+     .variant = VARIANT_LEVELS},
+    {"small allreduce by blocks, the victim tells", 4, 2, CALL(ALLREDUCE, 5),
+     .variant = VARIANT_LEVELS},
+    {"small allreduce by blocks, the victim is told", 3, 1, CALL(ALLREDUCE, 6),
+     .variant = VARIANT_LEVELS},
+    {"barrier by blocks", 4, 0, CALL(BARRIER, 0), .variant = VARIANT_LEVELS},
     {"small broadcast by the victim", 3, 1, CALL(BROADCAST, 5), .root = 1},
     {"small alltoall", 3, 1, CALL(ALLTOALL, 3)},
     {"staged allreduce", 3, 1, CALL(ALLREDUCE, LARGE)},
@@ -53,6 +62,8 @@ const size_t crash_collectives_count = sizeof(crash_collectives) / sizeof(crash_
 const crash_scenario crash_recoveries[] = {
     {"small allreduce that reports a loss", 4, 1, CALL(ALLREDUCE, 5), .fallen = true},
     {"small allreduce that excludes", 4, 0, SERRY_EXCLUDE, CALL(ALLREDUCE, 5), .fallen = true},
+    {"small allreduce by blocks that reports a loss", 4, 0, CALL(ALLREDUCE, 5), .fallen = true,
+     .variant = VARIANT_LEVELS},
     {"staged allreduce that reports a loss", 4, 1, CALL(ALLREDUCE, LARGE), .fallen = true},
     {"staged allreduce that excludes", 4, 1, SERRY_EXCLUDE, CALL(ALLREDUCE, LARGE), .fallen = true},
     {"direct allreduce that excludes", 4, 1, SERRY_EXCLUDE, CALL(ALLREDUCE, LARGE), .arena = true,

@@ -74,9 +74,11 @@ static void *snap(stepper *s, const void *from, size_t bytes)
     return to;
 }
 
-/* The cells, without the bits that others set in the words, and the beginnings of the buffers. */
+/* The cells, without the bits that others set in the words, the beginnings of the buffers,
+ * and the digests. */
 static void snap_region(stepper *s, const group_header *h, const unsigned char *region)
 {
+    const unsigned char *start = region;
     group_cell *cells = snap(s, region, CELLS * sizeof(group_cell));
 
     for (int i = 0; i < CELLS; i++) {
@@ -90,6 +92,8 @@ static void snap_region(stepper *s, const group_header *h, const unsigned char *
         snap(s, region, BUFFER_BYTES);
         region += i < 2 ? h->small_bytes : h->chunk_bytes;
     }
+    snap(s, start + h->region_bytes - group_mail_bytes((int)h->size) - 2 * sizeof(group_digest),
+         2 * sizeof(group_digest));
 }
 
 /* The channels that it says it has. What the others say to it is no change of its own. */

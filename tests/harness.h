@@ -167,6 +167,9 @@ int test_init(test_rank *self, int timeout_ms, serry_comm **comm);
 /* Where SERRY_TEST_VARIANT is set, have the communicator use that one of its algorithms. On all ranks. */
 int test_force_variant(serry_comm *comm);
 
+/* Have it use this one. On all ranks. */
+int test_set_variant(serry_comm *comm, unsigned variant);
+
 /* Flags are counters of the run, all 0 at first: add one, or wait until one has reached a value. */
 void test_raise(test_rank *self, int flag);
 void test_await(test_rank *self, int flag, unsigned value);

@@ -14,14 +14,18 @@ static bool is_apart(void)
     return getenv("SERRY_TEST_APART") != NULL;
 }
 
+int test_set_variant(serry_comm *comm, unsigned variant)
+{
+    return comm->backend->set_variant(comm->member, variant, &comm->error);
+}
+
 int test_force_variant(serry_comm *comm)
 {
     const char *variant = getenv("SERRY_TEST_VARIANT");
 
     if (variant == NULL)
         return SERRY_OK;
-    return comm->backend->set_variant(comm->member, (unsigned)strtoul(variant, NULL, 10),
-                                      &comm->error);
+    return test_set_variant(comm, (unsigned)strtoul(variant, NULL, 10));
 }
 
 const serry_error *test_record_of(const serry_comm *comm)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check the models with spin: each holds, and each of its mutations is caught.
 #
-#   docs/model/check.sh quick|all [MODEL]     MODEL: uniform steps revoke meeting
+#   docs/model/check.sh quick|all [MODEL]     MODEL: uniform levels steps revoke meeting
 #
 # quick takes seconds; all adds the larger forms of README.md (up to 2 GiB, a quarter of an hour). Needs spin and a C
 # compiler ($CC, else cc), and exits with 77 where one is missing.
@@ -26,6 +26,14 @@ forms() {
 quick uniform assertion -DDEATHS=1 -DNOSEAL_CHECK
 quick uniform assertion -DDEATHS=1 -DNO_RECHECK
 quick uniform holds -DOPS=2
+quick levels assertion -DOPS=2 -DDEATHS=0 -DTELL_EARLY
+quick levels assertion -DOPS=2 -DDEATHS=0 -DTELL_ABSENT
+quick levels assertion -DOPS=2 -DDEATHS=0 -DTELL_FIRST
+quick levels hang -DOPS=2 -DDEATHS=0 -DWAIT_FOR_DIGEST
+quick levels assertion -DDEATHS=0 -DONE_BUFFER
+quick levels assertion -DDEATHS=0 -DNO_RECHECK
+quick levels holds -DDEATHS=0
+quick levels holds -DOPS=2
 quick steps assertion -DPLAIN_STORE
 quick steps assertion -DEXCLUDE -DCHUNKS=2 -DNO_RECHECK
 quick steps assertion -DNO_DROP
@@ -77,6 +85,9 @@ quick meeting holds -DDEATHS=0 -DPART
 quick meeting holds -DDEATHS=0 -DPART -DAGREE
 quick meeting holds -DN=2 -DPART
 all uniform holds -DSTALLS=2
+all levels holds
+all levels holds -DDEATHS=0 -DNO_TELLERS_LOOK
+all levels holds -DN=4 -DOPS=1 -DDEATHS=0
 all steps holds -DEXCLUDE -DCHUNKS=3
 all steps holds -DEXCLUDE -DCHUNKS=3 -DDEATHS=2
 all steps holds -DDIRECT -DEXCLUDE -DCHUNKS=3 -DDEATHS=2

@@ -16,6 +16,7 @@ typedef struct plan {
     const serry_user_op *user;     /* NULL: predefined */
     serry_dtype dtype;
     size_t size; /* bytes of an element */
+    size_t from; /* of one of a source: more where those are parts already */
 } plan;
 
 static const void *at(const void *vector, size_t bytes)
@@ -76,7 +77,7 @@ static void reduce_blocks(const plan *p, const serry_type_kernels *kernels, char
         size_t now = count - done < block ? count - done : block;
         char *out = result + done * p->size;
         void *part = kernels->narrow != NULL ? (void *)wide : (void *)out;
-        combine_part(p, part, source, n, done * p->size, now);
+        combine_part(p, part, source, n, done * p->from, now);
         if (divisor > 1)
             kernels->divide(part, now, divisor);
         if (kernels->narrow != NULL)
@@ -118,6 +119,22 @@ static void reduce_user(const plan *p, char *result, const void *const *source, 
 
 /* ---- both --------------------------------------------------------------------------------- */
 
+static plan plan_of(serry_dtype dtype, serry_op op)
+{
+    const serry_type_kernels *type = &serry_kernels_used->type[dtype];
+    plan p = {.dtype = dtype, .size = serry_dtype_size(dtype), .from = serry_dtype_size(dtype)};
+
+    if (op >= SERRY_OP_USER) {
+        p.user = serry_user_op_find(op);
+        return p;
+    }
+    p.widen = type->widen;
+    p.leaf = type->widen != NULL ? type->combine_wide[op] : type->combine[op];
+    p.inner =
+        type->widen != NULL ? serry_kernels_used->type[SERRY_F32].combine[op] : type->combine[op];
+    return p;
+}
+
 void serry_reduce_vectors(void *result, const void *const *source, int n, size_t count,
                           serry_dtype dtype, serry_op op)
 {
@@ -132,17 +149,51 @@ void serry_reduce_vectors(void *result, const void *const *source, int n, size_t
         kernels->type[dtype].combine[op](result, source, n, count);
         return;
     }
-    plan p = {.dtype = dtype, .size = serry_dtype_size(dtype)};
-    if (op >= SERRY_OP_USER) {
-        p.user = serry_user_op_find(op);
+    plan p = plan_of(dtype, op);
+    if (p.user != NULL)
         reduce_user(&p, result, source, n, count);
-        return;
-    }
-    const serry_type_kernels *type = &kernels->type[dtype];
-    p.widen = type->widen;
-    p.leaf = type->widen != NULL ? type->combine_wide[op] : type->combine[op];
-    p.inner = type->widen != NULL ? kernels->type[SERRY_F32].combine[op] : type->combine[op];
-    reduce_blocks(&p, type, result, source, n, count, op == SERRY_AVG ? n : 1);
+    else
+        reduce_blocks(&p, &kernels->type[dtype], result, source, n, count, op == SERRY_AVG ? n : 1);
+}
+
+/* ---- in two goes ------------------------------------------------------------------------------ */
+
+size_t serry_part_size(serry_dtype dtype, serry_op op)
+{
+    bool wide = op < SERRY_OPS && serry_kernels_used->type[dtype].widen != NULL;
+
+    return wide ? sizeof(float) : serry_dtype_size(dtype);
+}
+
+void serry_reduce_part(void *part, const void *const *source, int n, size_t count,
+                       serry_dtype dtype, serry_op op)
+{
+    plan p = plan_of(dtype, op);
+    size_t to = serry_part_size(dtype, op), block = SERRY_BLOCK_BYTES / to;
+
+    if (p.user != NULL)
+        reduce_user(&p, part, source, n, count);
+    else if (n == 1 && p.widen == NULL)
+        memcpy(part, source[0], count * p.size);
+    else
+        for (size_t done = 0; done < count; done += block)
+            combine_part(&p, (char *)part + done * to, source, n, done * p.from,
+                         count - done < block ? count - done : block);
+}
+
+void serry_reduce_parts(void *result, const void *const *part, int parts, int n, size_t count,
+                        serry_dtype dtype, serry_op op)
+{
+    plan p = plan_of(dtype, op);
+
+    p.leaf = p.inner;
+    p.widen = NULL;
+    p.from = serry_part_size(dtype, op);
+    if (p.user != NULL)
+        reduce_user(&p, result, part, parts, count);
+    else
+        reduce_blocks(&p, &serry_kernels_used->type[dtype], result, part, parts, count,
+                      op == SERRY_AVG ? n : 1);
 }
 
 bool serry_op_check(serry_op op, serry_dtype dtype)

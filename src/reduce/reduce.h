@@ -15,6 +15,16 @@
 void serry_reduce_vectors(void *result, const void *const *source, int n, size_t count,
                           serry_dtype dtype, serry_op op);
 
+/* The same in two goes, to the same bits: the sources in blocks of the same power of two each, but the
+ * last, which may have fewer, combined to one part each, in their order; then all parts (2 or more) of
+ * the n sources to the result. 16-bit floats stay in binary32 between the two, so `part` has elements
+ * of serry_part_size() bytes. */
+void serry_reduce_part(void *part, const void *const *source, int n, size_t count,
+                       serry_dtype dtype, serry_op op);
+void serry_reduce_parts(void *result, const void *const *part, int parts, int n, size_t count,
+                        serry_dtype dtype, serry_op op);
+size_t serry_part_size(serry_dtype dtype, serry_op op);
+
 /* Can `op` be applied to `dtype`? False for unknown values, freed user operations, and bitwise
  * operations on floating types. */
 bool serry_op_check(serry_op op, serry_dtype dtype);
