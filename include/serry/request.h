@@ -10,7 +10,7 @@
  * - Buffers belong to the library from the start until the request has ended: the input must not
  *   be changed, the output not be looked at. Builds with assertions check: a request whose input
  *   was changed ends with SERRY_ERR_INVALID, and one that would write into a buffer of a running
- *   request, or read what that writes, is not started. Lists of buffers are not checked.
+ *   request, or read what that writes, is not started.
  * - Who makes progress: by default a thread of the library, one per process, and whoever waits or
  *   tests does the work himself. With SERRY_PROGRESS_CALLER there is no such thread: then
  *   operations go on only inside serry_wait, serry_test, their kin, and synchronous calls.
