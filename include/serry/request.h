@@ -16,10 +16,11 @@
  *   operations go on only inside serry_wait, serry_test, their kin, and synchronous calls.
  * - The timeout (serry_set_timeout) and token (serry_set_token) of the communicator at the start
  *   count for the operation: the timeout from when it is the first of its communicator, the token
- *   also while it waits for that, and at once where there is a progress thread. An operation that ends with SERRY_ERR_TIMEOUT or
- *   SERRY_ERR_CANCELLED stays open, as a synchronous one: the same call again, in either form, goes
- *   on with it. The ones started after it end with SERRY_ERR_PENDING. They may have been contributed
- *   to already: make the same calls again, in the same order and with the same input.
+ *   also while it waits for that, and felt at once where there is a progress thread. An operation
+ *   that ends with SERRY_ERR_TIMEOUT or SERRY_ERR_CANCELLED stays open, as a synchronous one: the
+ *   same call again, in either form, goes on with it. The ones started after it end with
+ *   SERRY_ERR_PENDING. They may have been contributed to already: make the same calls again, in the
+ *   same order and with the same input.
  *
  * A request is one of three: running, ended well, ended with an error.
  *
