@@ -30,6 +30,8 @@ static void in_child(void)
             }
         close(m->wake);
         m->wake = -1;
+        if (m->joining != NULL)
+            joining_in_child(m->joining);
     }
     g_meshes = NULL;
     pthread_mutex_unlock(&g_lock);
