@@ -232,10 +232,11 @@ static int check_time(ft_member *m, serry_error *error)
                             m->table->chain[m->move.target]->name);
 }
 
-/* A thread rank belongs to the thread that joins: where another one polls for it, until that one comes. */
+/* A thread rank belongs to the thread that begins to join: another one that polls for it leaves that to it. */
 static bool is_for_owner(const ft_member *m)
 {
-    return m->job.kind == SERRY_THREADS && !pthread_equal(m->thread, pthread_self());
+    return m->job.kind == SERRY_THREADS && m->move.joining == NULL &&
+           !pthread_equal(m->thread, pthread_self());
 }
 
 static int join(ft_member *m, serry_error *error)
@@ -258,7 +259,7 @@ static int join(ft_member *m, serry_error *error)
     job.policy = ft_policy_there(m->job.policy);
     job.failed = failed_meanwhile;
     job.argument = m->move.over;
-    job.poll = m->job.kind == SERRY_THREADS ? NULL : poll;
+    job.poll = poll;
     job.joining = m->move.joining;
     rc = ft_join(m, m->move.target, &job, &m->move.joining, &m->move.joined, &m->move.refused);
     if (rc == SERRY_ERR_AGAIN)

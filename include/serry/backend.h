@@ -42,7 +42,7 @@ typedef struct serry_job {
     /* NULL: wait for the others. Else a backend that can returns SERRY_ERR_AGAIN from `open` where it
      * would have to, with this filled in as by a call that is polled, and something in *member that can
      * only be given up (close, forget), or gone on with: by `open` with the same job, but with it in
-     * `joining`, polled or not, by one thread at a time. Not for thread ranks. */
+     * `joining`, polled or not, by one thread at a time. That of a thread rank begins in its thread. */
     struct serry_interest *poll;
     serry_member *joining; /* NULL: begin */
 } serry_job;

@@ -53,9 +53,9 @@
  * first backend lets nobody in from the beginning has no replacements.
  *
  * A request needs no thread that waits on its way through attempts, pauses, meetings, and into the socket
- * backend. Into another shm the thread that drives it waits for the other ranks. And a thread rank joins
- * the next backend in its own thread: where its operation is a request that the progress thread drives, it
- * waits until that thread waits for the request, or tests it; which then waits for the others.
+ * backend. Into another shm the thread that drives it waits for the other ranks. And a thread rank begins
+ * to join the next backend in its own thread: where its operation is a request that the progress thread
+ * drives, that waits until the rank's thread waits for the request, or tests it.
  */
 #ifndef SERRY_FT_H
 #define SERRY_FT_H

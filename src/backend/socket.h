@@ -131,7 +131,8 @@ typedef struct mesh {
     struct mesh *next;   /* of this process: see fork */
     struct mesh *beside; /* of this thread, where it is a thread rank: see its end */
     pthread_t thread;    /* that has joined; */
-    bool ended;          /* it has ended */
+    bool ended;          /* it has ended; */
+    bool freed;          /* or it runs, and has nothing here any more but this. Both by g_ends */
 } mesh;
 
 /* NULL: no memory or no descriptor; told in the record. */
@@ -142,7 +143,12 @@ void mesh_free(mesh *m);
 
 /* socket_process.c: from mesh_new to mesh_free, a mesh is one of this process's, and of its thread's. */
 void mesh_enlist(mesh *m);
-void mesh_delist(mesh *m);
+
+/* False: it stays one of a thread that runs, and which cannot end before mesh_leave. */
+bool mesh_delist(mesh *m);
+
+/* All but the mesh itself has been freed: its thread does that. */
+void mesh_leave(mesh *m);
 
 /* Queue a frame, with a reference of its own to the body, and write what goes at once. */
 void mesh_send(mesh *m, int to, const frame *head, body *b);

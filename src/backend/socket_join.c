@@ -416,13 +416,23 @@ joining *joining_begin(const serry_job *job, serry_error *error)
     return j;
 }
 
+static int fail_lost(joining *j)
+{
+    return serry_fail(&j->error, SERRY_ERR_EXCLUDED,
+                      "rank %d has cut its connections, for want of memory or because its thread "
+                      "has ended",
+                      j->job.rank);
+}
+
 static int step(joining *j, bool waits)
 {
     int rc;
 
     if (j->phase == JOINING_FAREWELL)
         return bid_farewell(j, waits) ? j->error.error : SERRY_ERR_AGAIN;
-    rc = j->phase == JOINING_MEETS ? meet_all(j, waits) : go_together(j, waits);
+    rc = j->mesh->lost               ? fail_lost(j)
+         : j->phase == JOINING_MEETS ? meet_all(j, waits)
+                                     : go_together(j, waits);
     if (rc == SERRY_ERR_AGAIN)
         return rc;
     if (rc != SERRY_OK)
@@ -447,9 +457,12 @@ int joining_go_on(joining *j, serry_interest *poll, serry_error *error)
 {
     int rc;
 
+    pthread_mutex_lock(
+        &j->mesh->lock); /* a thread rank may end while another thread polls for it */
     do {
         rc = step(j, poll == NULL);
     } while (rc == SERRY_ERR_AGAIN && poll == NULL);
+    pthread_mutex_unlock(&j->mesh->lock);
     if (rc == SERRY_ERR_AGAIN)
         nap(j, poll);
     else if (rc != SERRY_OK)
