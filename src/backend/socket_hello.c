@@ -51,6 +51,14 @@ int joining_fail_timeout(joining *j)
                       serry_rank_set_text(&j->error.ranks, text, sizeof(text)), j->job.size);
 }
 
+int joining_fail_lost(joining *j)
+{
+    return serry_fail(&j->error, SERRY_ERR_EXCLUDED,
+                      "rank %d has cut its connections, for want of memory or because its thread "
+                      "has ended",
+                      j->job.rank);
+}
+
 int joining_fail_as_told(joining *j, const frame *head, const body *b)
 {
     bool is_text = b != NULL && b->bytes > 0 && b->data[b->bytes - 1] == 0;

@@ -370,6 +370,7 @@ static bool bid_farewell(joining *j, bool waits)
     const frame head = farewell_of(j, &text);
     for (; j->strangers > 0; j->strangers--) {
         *own = j->stranger[j->strangers - 1];
+        j->stranger[j->strangers - 1].fd = -1;
         mesh_send(j->mesh, j->job.rank, &head, text);
         mesh_close_link(own);
     }
@@ -416,21 +417,13 @@ joining *joining_begin(const serry_job *job, serry_error *error)
     return j;
 }
 
-static int fail_lost(joining *j)
-{
-    return serry_fail(&j->error, SERRY_ERR_EXCLUDED,
-                      "rank %d has cut its connections, for want of memory or because its thread "
-                      "has ended",
-                      j->job.rank);
-}
-
 static int step(joining *j, bool waits)
 {
     int rc;
 
     if (j->phase == JOINING_FAREWELL)
         return bid_farewell(j, waits) ? j->error.error : SERRY_ERR_AGAIN;
-    rc = j->mesh->lost               ? fail_lost(j)
+    rc = j->mesh->lost               ? joining_fail_lost(j)
          : j->phase == JOINING_MEETS ? meet_all(j, waits)
                                      : go_together(j, waits);
     if (rc == SERRY_ERR_AGAIN)
@@ -453,12 +446,12 @@ static void nap(const joining *j, serry_interest *poll)
     *poll = (serry_interest){.sleep = poll->sleep, .at_ns = now_ns + nap_ns};
 }
 
+/* Locked: a thread rank may end while another thread polls for it. */
 int joining_go_on(joining *j, serry_interest *poll, serry_error *error)
 {
     int rc;
 
-    pthread_mutex_lock(
-        &j->mesh->lock); /* a thread rank may end while another thread polls for it */
+    pthread_mutex_lock(&j->mesh->lock);
     do {
         rc = step(j, poll == NULL);
     } while (rc == SERRY_ERR_AGAIN && poll == NULL);
@@ -476,8 +469,8 @@ void joining_in_child(joining *j)
     if (j->listener >= 0)
         close(j->listener);
     j->listener = -1;
-    for (int i = 0; i < STRANGERS; i++) {
-        if (j->stranger[i].fd > 0)
+    for (int i = 0; i < j->strangers; i++) {
+        if (j->stranger[i].fd >= 0)
             close(j->stranger[i].fd);
         j->stranger[i].fd = -1;
     }

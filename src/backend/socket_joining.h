@@ -43,6 +43,7 @@ int joining_check_hello(joining *j, const frame *head);
 int joining_fail_gone(joining *j, int rank);
 int joining_fail_twice(joining *j, int rank);
 int joining_fail_timeout(joining *j);
+int joining_fail_lost(joining *j);
 int joining_fail_as_told(joining *j, const frame *head, const body *b);
 
 #endif
