@@ -3,6 +3,8 @@
 #include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "ft_jobs.h"
 
@@ -14,10 +16,14 @@ enum {
     FLAG_DONE
 }; /* raised once by each rank in a run: all but the late one; by all */
 
-typedef enum how { GOES_ON, CANCELLED, BY_TOKEN, SYNCHRONOUS, FINALIZED, HOWS } how;
+typedef enum how { GOES_ON, CANCELLED, BY_TOKEN, SYNCHRONOUS, FORKED, FINALIZED, HOWS } how;
 
-static const char *const k_hows[] = {"goes on", "is cancelled", "is cancelled by its token",
-                                     "is gone on with by a call", "is ended by finalize"};
+static const char *const k_hows[] = {"goes on",
+                                     "is cancelled",
+                                     "is cancelled by its token",
+                                     "is gone on with by a call",
+                                     "is seen by a child",
+                                     "is ended by finalize"};
 
 /* ---- a backend that tells, and lets one join late ------------------------------------------------ */
 
@@ -141,6 +147,19 @@ static void cancel_by_token(test_rank *self, serry_timeouts *timeouts, serry_req
     serry_timeouts_destroy(&timeouts);
 }
 
+/* The child gives its copies back, and nobody notices. */
+static void fork_there(test_rank *self, serry_request *request)
+{
+    int status = -1;
+    pid_t child = fork();
+
+    if (child == 0) {
+        serry_request_free(&request);
+        _exit(serry_finalize(&self->comm) == SERRY_OK && request == NULL ? 0 : 1);
+    }
+    CHECK(self, child > 0 && waitpid(child, &status, 0) == child && status == 0);
+}
+
 static void treat(test_rank *self, how it, serry_timeouts *timeouts, const int64_t *in,
                   int64_t *out, serry_request **request)
 {
@@ -150,6 +169,8 @@ static void treat(test_rank *self, how it, serry_timeouts *timeouts, const int64
     }
     if (it == BY_TOKEN)
         cancel_by_token(self, timeouts, request);
+    if (it == FORKED)
+        fork_there(self, *request);
     if (it == CANCELLED || it == BY_TOKEN)
         EXPECT_OK(self, start(self, in, out, request));
     test_raise(self, FLAG_DONE);
@@ -237,7 +258,7 @@ static void one(how it)
     for (int kind = 0; kind < 2; kind++) {
         for (int r = 0; r < RANKS; r++)
             atomic_store(&g_joins[r], false);
-        if (kind == 0 || !TEST_TSAN)
+        if (kind == 0 ? it != FORKED : !TEST_TSAN)
             ft_job_run(&job, kind == 0 ? SERRY_THREADS : SERRY_PROCESSES, RANKS, -1, body);
     }
 }
@@ -256,6 +277,12 @@ static void it_is_cancelled_and_made_again(void **state)
     one(SYNCHRONOUS);
 }
 
+static void its_process_forks(void **state)
+{
+    (void)state;
+    one(FORKED);
+}
+
 static void its_communicator_is_finalized(void **state)
 {
     (void)state;
@@ -267,6 +294,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(others_go_on_meanwhile),
         cmocka_unit_test(it_is_cancelled_and_made_again),
+        cmocka_unit_test(its_process_forks),
         cmocka_unit_test(its_communicator_is_finalized),
     };
 
