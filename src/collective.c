@@ -76,8 +76,8 @@ int serry_comm_start(serry_comm *comm, const serry_call *call, many *list, serry
         return comm->error.error;
     r->call = *call;
     r->list = list;
-    if (list == NULL) /* a list's buffers are read at once, and those of the call are ours */
-        rc = guard_start_call(&r->guard, call, comm->rank, comm->size, &comm->error);
+    rc = list == NULL ? guard_start_call(&r->guard, call, comm->rank, comm->size, &comm->error)
+                      : many_guard(list, &r->guard, comm->rank, &comm->error);
     if (rc != SERRY_OK) {
         request_dispose(r);
         return rc;

@@ -87,6 +87,13 @@ void flight_pulse(flight *f)
         pulse(f);
 }
 
+/* Without a look at who sleeps: that is counted for changes that are seen in another order. */
+COLD void flight_rouse(void *f)
+{
+    pulse(f);
+    progress_ring(true);
+}
+
 void flight_leave(flight *f)
 {
     bool news = f->news;
@@ -167,6 +174,8 @@ void flight_end(flight *f, serry_request *r, int rc)
 {
     rc = guard_end(&r->guard, rc, &f->error);
     r->result = rc;
+    if (__builtin_expect(r->watching, 0))
+        flight_unwatch(r);
     if (__builtin_expect(r->list != NULL, 0))
         many_end(f->comm, r->list, rc, &f->error);
     if (__builtin_expect(rc != SERRY_OK, 0))
@@ -206,8 +215,11 @@ static COLD void end_followers(flight *f, serry_request *r)
         const char *name = name_of(r);
         serry_error_begin(&f->error, name, 0, f->comm->rank);
         serry_fail(&f->error, SERRY_ERR_PENDING,
-                   "an operation that was started before this %s was cancelled or ran out of time; "
-                   "repeat that one, then this one, unchanged",
+                   f->ending
+                       ? "the communicator was finalized on this rank while an operation that "
+                         "was started before this %s had not ended; neither was done here"
+                       : "an operation that was started before this %s was cancelled or ran "
+                         "out of time; repeat that one, then this one, unchanged",
                    name);
         flight_end(f, r, SERRY_ERR_PENDING);
         r = next;
@@ -219,6 +231,8 @@ static COLD void end_call(flight *f, serry_request *r, int rc)
 {
     serry_request *after = r->next;
 
+    if (r == f->calls.first)
+        f->meeting = false; /* the next one is told of it anew */
     leave_out(f, r);
     queue_remove(&f->calls, r);
     flight_end(f, r, rc);
@@ -236,7 +250,9 @@ COLD void flight_cancel(flight *f, serry_request *r)
         return;
     serry_error_begin(&f->error, name, 0, f->comm->rank);
     serry_fail(&f->error, SERRY_ERR_CANCELLED, "%s was cancelled%s", name,
-               !is_call ? "" : "; it may be open, and the same call again goes on with it");
+               f->ending  ? ": the communicator was finalized on this rank before it had ended"
+               : !is_call ? ""
+                          : "; it may be open, and the same call again goes on with it");
     if (is_call) {
         end_call(f, r, SERRY_ERR_CANCELLED);
         return;
@@ -328,18 +344,13 @@ static void end_first(flight *f, int rc)
     flight_end(f, r, rc);
 }
 
-static void rouse(void *f)
-{
-    flight_pulse(f);
-}
-
 static void drive_calls(flight *f, sleep_list *list)
 {
     serry_request *r;
 
     while ((r = f->calls.first) != NULL) {
         serry_interest interest = {
-            .sleep = list != NULL, .begins = !r->polled, .rouse = rouse, .sleeper = f};
+            .sleep = list != NULL, .begins = !r->polled, .rouse = flight_rouse, .sleeper = f};
         r->limit.poll = &interest;
         r->polled = true;
         int done, rc = poll_call(f, r, &done);
@@ -381,6 +392,8 @@ void flight_drive(flight *f, sleep_list *list)
 {
     flight_take_incoming(f);
     f->pauses = f->yields = 0;
+    if (__builtin_expect(f->tokens && list != NULL, 0))
+        flight_watch(f);
     if (f->calls.first != NULL)
         drive_calls(f, list);
     if (__builtin_expect(f->sends.first != NULL || f->receives.first != NULL, 0))
@@ -434,6 +447,7 @@ bool flight_ask(flight *f, serry_request *r)
     bool ended = request_has_ended(r);
     if (!ended) {
         queue_remove(queue_of(f, r), r);
+        flight_unwatch(r);
         serry_token_release(&r->token);
         count_ended(f);
     }

@@ -54,8 +54,9 @@ struct serry_request {
     serry_completion completion;
     void *completion_argument;
     serry_limit limit;
-    serry_token *token; /* what limit.token gives. A reference, as long as it is there: who
-                                     waits watches it while another thread ends the request */
+    serry_token *token;           /* what limit.token gives. A reference */
+    serry_watch watch;            /* on it, from when a thread that drives the flight sleeps, */
+    bool watching;                /* until it has ended. Both by who has the turn */
     serry_comm_function function; /* NULL: the call */
     void *argument;
     serry_call call;
@@ -152,6 +153,20 @@ bool flight_knows(const flight *f, int rank);
 
 /* Wake those who sleep until something changes. */
 void flight_pulse(flight *f);
+
+/* Have a flight driven again, whoever sleeps instead: something has changed that nobody's sleep watches.
+ * From any thread, also while it has a token's lock. */
+void flight_rouse(void *f);
+
+/* ---- flight_watch.c: tokens of requests. Both with the turn --------------------------------------- */
+
+/* Who drives is about to sleep: from now on each token that is cancelled rouses the flight. */
+void flight_watch(flight *f);
+
+/* The request ends. */
+void flight_unwatch(serry_request *r);
+
+/* ---- flight.c ----------------------------------------------------------------------------------- */
 
 /* Do something in the order of the communicator's operations, and wait for it to end. */
 int flight_do(flight *f, serry_request *r);

@@ -217,29 +217,40 @@ static int name_decided(ft_member *m)
     return MOVE_ON;
 }
 
-/* A thread rank belongs to the thread that joins: where another one polls for it, until that one comes. */
-static int leave_it_to_owner(ft_member *m)
+/* Where joining is polled: may it go on? */
+static int check_time(ft_member *m, serry_error *error)
 {
-    serry_interest *interest = m->given->poll;
-    int code = SERRY_OK;
+    int code = (int)serry_token_state(ft_limit_token(m));
 
-    if (m->job.kind != SERRY_THREADS || interest == NULL ||
-        pthread_equal(m->thread, pthread_self()))
-        return SERRY_OK;
-    code = (int)serry_token_state(ft_limit_token(m));
-    if (code != SERRY_OK)
+    if (code == SERRY_OK)
         return code;
-    *interest = (serry_interest){.sleep = interest->sleep, .at_ns = serry_token_now_ns() + NAP_NS};
-    return SERRY_ERR_AGAIN;
+    return serry_error_make(error, code, m->operation.name, ft_id(m), m->job.rank,
+                            "%s %s while this rank joined the backend %s; it stays open, and the "
+                            "next call goes on with it",
+                            m->operation.name,
+                            code == SERRY_ERR_CANCELLED ? "was cancelled" : "ran out of time",
+                            m->table->chain[m->move.target]->name);
 }
 
-static int join(ft_member *m)
+/* A thread rank belongs to the thread that begins to join: another one that polls for it leaves that to it. */
+static bool is_for_owner(const ft_member *m)
 {
+    return m->job.kind == SERRY_THREADS && m->move.joining == NULL &&
+           !pthread_equal(m->thread, pthread_self());
+}
+
+static int join(ft_member *m, serry_error *error)
+{
+    serry_interest *poll = m->given->poll;
     serry_job job = m->job;
-    int rc = leave_it_to_owner(m);
+    int rc = poll == NULL ? SERRY_OK : check_time(m, error);
 
     if (rc != SERRY_OK)
         return rc;
+    if (poll != NULL && is_for_owner(m)) {
+        *poll = (serry_interest){.sleep = poll->sleep, .at_ns = serry_token_now_ns() + NAP_NS};
+        return SERRY_ERR_AGAIN;
+    }
     snprintf(job.name, sizeof(job.name), "%.*s#%016" PRIx64, (int)sizeof(job.name) - 18,
              m->job.name, m->move.value);
     job.entry = SERRY_ENTRY_START;
@@ -248,7 +259,11 @@ static int join(ft_member *m)
     job.policy = ft_policy_there(m->job.policy);
     job.failed = failed_meanwhile;
     job.argument = m->move.over;
-    m->move.joined = ft_join(m, m->move.target, &job, &m->move.refused);
+    job.poll = poll;
+    job.joining = m->move.joining;
+    rc = ft_join(m, m->move.target, &job, &m->move.joining, &m->move.joined, &m->move.refused);
+    if (rc == SERRY_ERR_AGAIN)
+        return rc;
     m->stage = FT_STAGE_CONFIRM;
     m->move.value = m->move.joined == NULL;
     return SERRY_OK;
@@ -286,7 +301,7 @@ static int move_together(ft_member *m, const serry_limit *limit, serry_error *er
     int rc;
 
     do {
-        rc = m->stage == FT_STAGE_JOIN ? join(m) : SERRY_OK;
+        rc = m->stage == FT_STAGE_JOIN ? join(m, error) : SERRY_OK;
         if (rc == SERRY_OK)
             rc = c->backend->agree(c->member, SERRY_BOR, &m->move.value, limit, error);
         if (rc != SERRY_OK)
@@ -362,9 +377,7 @@ static int follow_to(ft_member *m, uint64_t told, const serry_limit *limit, serr
     begin_move(m, m->door, place, true);
     int rc = move_together(m, limit, error);
     m->move.newcomer = false;
-    if (m->move.joined != NULL)
-        ft_carrier_close(m->move.joined);
-    m->move.joined = NULL;
+    ft_leave_next(m);
     m->stage = FT_STAGE_NONE;
     if (rc != FT_ABORTED)
         return rc == FT_AGAIN ? SERRY_OK : rc;
@@ -447,9 +460,7 @@ int ft_meet(ft_member *m, const serry_limit *limit, serry_error *error)
         rc = move_together(m, limit, error);
     if (rc < 0 && !goes_on_later(rc)) {
         m->stage = FT_STAGE_NONE;
-        if (m->move.joined != NULL)
-            ft_carrier_close(m->move.joined);
-        m->move.joined = NULL;
+        ft_leave_next(m);
     }
     return rc;
 }

@@ -31,19 +31,41 @@ void ft_carrier_close(ft_carrier *c)
     free(c);
 }
 
-ft_carrier *ft_join(ft_member *m, size_t at, const serry_job *job, serry_error *error)
+int ft_join(ft_member *m, size_t at, const serry_job *job, serry_member **joining,
+            ft_carrier **joined, serry_error *error)
 {
     const serry_backend *backend = m->table->chain[at];
     serry_decision decision;
     serry_member *member;
 
+    *joining = NULL;
+    *joined = NULL;
     serry_error_begin(error, "init", 0, job->rank);
-    if (backend->open(backend, job, &member, error) == SERRY_OK)
-        return ft_carrier_new(backend, member, at, error);
+    int rc = backend->open(backend, job, &member, error);
+    if (rc == SERRY_ERR_AGAIN) {
+        *joining = member;
+        return rc;
+    }
+    if (rc == SERRY_OK) {
+        *joined = ft_carrier_new(backend, member, at, error);
+        return *joined == NULL ? error->error : SERRY_OK;
+    }
     serry_error_context_set(error, "Backend", "%s", backend->name);
     serry_recovery_handle(m->recovery, error, &decision);
     serry_recovery_end(m->recovery, 0, error->operation);
-    return NULL;
+    return rc;
+}
+
+void ft_leave_next(ft_member *m)
+{
+    serry_error ignored;
+
+    if (m->move.joining != NULL)
+        m->table->chain[m->move.target]->close(m->move.joining, &ignored);
+    if (m->move.joined != NULL)
+        ft_carrier_close(m->move.joined);
+    m->move.joining = NULL;
+    m->move.joined = NULL;
 }
 
 /* ---- members ---------------------------------------------------------------------------------- */
@@ -132,15 +154,17 @@ static bool is_refused(int rc)
 
 static ft_carrier *join_first(ft_member *m, const serry_job *job, serry_error *error)
 {
-    ft_carrier *c = ft_join(m, 0, job, error);
+    serry_member *none;
+    ft_carrier *c;
 
+    ft_join(m, 0, job, &none, &c, error);
     for (size_t at = 1; at < m->table->config.count && c == NULL && is_refused(error->error) &&
                         job->entry == SERRY_ENTRY_START;
          at++) {
         serry_job next = *job;
         snprintf(next.name, sizeof(next.name), "%.*s#%u", (int)sizeof(next.name) - 3, job->name,
                  (unsigned)at % 10);
-        c = ft_join(m, at, &next, error);
+        ft_join(m, at, &next, &none, &c, error);
     }
     return c;
 }
@@ -196,8 +220,7 @@ int ft_close(serry_member *member, serry_error *error)
         older = c->older;
         ft_carrier_close(c);
     }
-    if (m->move.joined != NULL)
-        ft_carrier_close(m->move.joined);
+    ft_leave_next(m);
     ft_limit_end(m); /* of an attempt that was polled, and given up */
     member_free(m);
     return SERRY_OK;
@@ -214,6 +237,8 @@ void ft_forget(serry_member *member)
         c->backend->forget(c->member);
         free(c);
     }
+    if (m->move.joining != NULL)
+        m->table->chain[m->move.target]->forget(m->move.joining);
     if (m->move.joined != NULL) {
         m->move.joined->backend->forget(m->move.joined->member);
         free(m->move.joined);

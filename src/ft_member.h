@@ -141,6 +141,7 @@ typedef struct ft_member {
         uint64_t epoch;          /* admits: of all before */
         size_t target;           /* place in the chain */
         serry_error refused;     /* the last time that it did not let this rank in */
+        serry_member *joining;   /* there, and polled: it goes on; else NULL */
         ft_carrier *joined;      /* there, by this rank; NULL: it was not let in */
     } move;
 
@@ -189,8 +190,13 @@ ft_member *ft_member_new(const ft_table *table, const serry_job *job, const ft_m
 /* Set m->first, by the carrier and by what is open. */
 void ft_aim(ft_member *m);
 
-/* Join number `at` of the chain; NULL: it failed, which is in the history. */
-ft_carrier *ft_join(ft_member *m, size_t at, const serry_job *job, serry_error *error);
+/* Join number `at` of the chain. SERRY_ERR_AGAIN, where the job is polled: *joining goes on. Else NULL in
+ * *joined: it failed, which is in the history. */
+int ft_join(ft_member *m, size_t at, const serry_job *job, serry_member **joining,
+            ft_carrier **joined, serry_error *error);
+
+/* A move is over, or given up: leave where it was to go. */
+void ft_leave_next(ft_member *m);
 
 /* A carrier for a membership that is there. NULL: no memory, and the membership is closed. */
 ft_carrier *ft_carrier_new(const serry_backend *backend, serry_member *member, size_t at,

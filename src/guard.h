@@ -4,11 +4,22 @@
  * From its start until it has ended a request's buffers are the library's. A checksum of the send buffer
  * is taken at the start and compared at the end; and a request is not started if what it writes to
  * overlaps a buffer of one that runs, or what it reads is being written by one: which of the two comes
- * first would decide what is in it. The requests of all communicators of the process are compared. */
+ * first would decide what is in it. The requests of all communicators of the process are compared.
+ *
+ * Of a list all buffers are looked at likewise. What is given is compared also where the result goes to the
+ * same place, as it goes there only at the end. */
 #ifndef SERRY_GUARD_H
 #define SERRY_GUARD_H
 
 #include <serry/call.h>
+#include <serry/request.h>
+
+/* A list of buffers, as the operation has it. */
+typedef struct guard_list {
+    const serry_buffer *buffers; /* stays until guard_end */
+    size_t number, element;      /* bytes of one element */
+    bool gives, gets;            /* this rank: they are its input, its output */
+} guard_list;
 
 #ifdef NDEBUG
 
@@ -31,6 +42,13 @@ static inline int guard_start_call(guard *g, const serry_call *call, int rank, i
     return SERRY_OK;
 }
 
+static inline int guard_start_list(guard *g, const char *operation, int rank,
+                                   const guard_list *list, serry_error *error)
+{
+    (void)g, (void)operation, (void)rank, (void)list, (void)error;
+    return SERRY_OK;
+}
+
 static inline int guard_end(const guard *g, int rc, const serry_error *error)
 {
     (void)g, (void)error;
@@ -50,6 +68,7 @@ typedef struct guard {
     int rank;
     const void *send, *recv;
     size_t send_bytes, recv_bytes; /* 0: there is none */
+    guard_list list;               /* instead; number 0: there is none */
     bool is_compared;              /* nothing but the caller may write to the send buffer */
     uint64_t checksum;
 } guard;
@@ -58,6 +77,8 @@ typedef struct guard {
 int guard_start(guard *g, const char *operation, int rank, const void *send, size_t send_bytes,
                 const void *recv, size_t recv_bytes, serry_error *error);
 int guard_start_call(guard *g, const serry_call *call, int rank, int size, serry_error *error);
+int guard_start_list(guard *g, const char *operation, int rank, const guard_list *list,
+                     serry_error *error);
 
 /* It ends with this result: that, or SERRY_ERR_INVALID with a record for one that would have ended well. */
 int guard_end(guard *g, int rc, serry_error *error);

@@ -19,10 +19,12 @@
 #define ARENA_BYTES ((size_t)64 << 10) /* from here on a pack is worth an extent of the arena */
 
 struct many {
+    const char *name;
     serry_call call;
     size_t number;
     serry_buffer *buffers;
     pack pack;
+    bool left; /* its operation has been left open: others may read the pack */
 };
 
 /* ---- memory: all with the flight's turn, where there is a flight -------------------------------- */
@@ -136,8 +138,8 @@ static bool is_open(const serry_comm *comm, const serry_call *call, size_t numbe
 }
 
 /* The one that is open, with the buffers of this call; or a new one. NULL: no memory. */
-static many *find_or_make(serry_comm *comm, serry_call *call, const serry_buffer *buffers,
-                          size_t number)
+static many *find_or_make(serry_comm *comm, const char *name, serry_call *call,
+                          const serry_buffer *buffers, size_t number)
 {
     size_t bytes = call->count * serry_dtype_size(call->dtype);
     many *m = NULL;
@@ -159,6 +161,7 @@ static many *find_or_make(serry_comm *comm, serry_call *call, const serry_buffer
     }
     if (number != 0)
         memcpy(m->buffers, buffers, number * sizeof(*buffers));
+    m->name = name;
     m->number = number;
     bool gives = call->kind != SERRY_KIND_BROADCAST || call->root == comm->rank;
     bool gets = call->kind != SERRY_KIND_BROADCAST || call->root != comm->rank;
@@ -180,17 +183,43 @@ static void explain(const many *m, serry_error *error)
                  "; the count shown for a list of buffers is a checksum of theirs");
 }
 
+/* PENDING: it was to go on, and stood behind another one that was left open. */
+static bool goes_on_later(int rc)
+{
+    return rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED || rc == SERRY_ERR_PENDING;
+}
+
+/* An operation that is open keeps it. */
+static void put_back(serry_comm *comm, many *m)
+{
+    if (comm->open == NULL && !comm->closed)
+        comm->open = m;
+    else
+        many_free(comm, m);
+}
+
 void many_end(serry_comm *comm, many *m, int rc, serry_error *error)
 {
     if (rc == SERRY_OK && m->call.recv != NULL)
         copy(m, false);
     if (rc == SERRY_ERR_RANK_MISMATCH)
         explain(m, error);
-    if ((rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED) && comm->open == NULL &&
-        !comm->closed)
-        comm->open = m;
+    m->left |= rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED;
+    if (m->left && goes_on_later(rc))
+        put_back(comm, m);
     else
         many_free(comm, m);
+}
+
+int many_guard(const many *m, guard *g, int rank, serry_error *error)
+{
+    const guard_list list = {.buffers = m->buffers,
+                             .number = m->number,
+                             .element = serry_dtype_size(m->call.dtype),
+                             .gives = m->call.send != NULL,
+                             .gets = m->call.recv != NULL};
+
+    return guard_start_list(g, m->name, rank, &list, error);
 }
 
 /* ---- the calls ---------------------------------------------------------------------------------- */
@@ -237,7 +266,7 @@ static int prepare(serry_comm *comm, const char *name, const serry_buffer *buffe
     if (rc != SERRY_OK)
         return rc;
     serry_comm_hold(comm);
-    *made = find_or_make(comm, call, buffers, number);
+    *made = find_or_make(comm, name, call, buffers, number);
     serry_comm_release(comm);
     if (*made == NULL)
         return serry_fail(&comm->error, SERRY_ERR_NO_SPACE,
@@ -274,7 +303,10 @@ static int start(serry_comm *comm, const char *name, const serry_buffer *buffers
     rc = serry_comm_start(comm, &m->call, m, request);
     if (rc != SERRY_OK) { /* nothing was started */
         serry_comm_hold(comm);
-        many_free(comm, m);
+        if (m->left)
+            put_back(comm, m);
+        else
+            many_free(comm, m);
         serry_comm_release(comm);
     }
     return rc;

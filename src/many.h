@@ -3,12 +3,16 @@
 #define SERRY_MANY_H
 
 #include "comm.h"
+#include "guard.h"
 
 typedef struct many many;
 
 /* With the flight's turn, where there is a flight: its operation has ended like this. Unpacks, and frees
  * or keeps it. */
 void many_end(serry_comm *comm, many *m, int rc, serry_error *error);
+
+/* guard_start for its buffers: those of the call are ours. */
+int many_guard(const many *m, guard *g, int rank, serry_error *error);
 
 /* The communicator's member is about to be closed; and: it has been, or not. */
 void many_close(serry_comm *comm);

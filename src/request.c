@@ -167,29 +167,14 @@ static void drive_and_sleep(serry_request *const *requests, size_t count, uint64
         sleep_on(&list);
 }
 
-static void rouse(void *f)
-{
-    flight_pulse(f);
-}
-
-/* A wait for one request feels its token at once. */
 static size_t sleep_until_ended(serry_request *const *requests, size_t count, uint64_t deadline_ns)
 {
-    serry_token *token = count == 1 && requests[0] != NULL ? requests[0]->token : NULL;
-    serry_watch watch;
-    bool watches = false;
     size_t index;
 
-    if (token != NULL) {
-        watches =
-            serry_token_watch(token, &watch, rouse, requests[0]->flight) == SERRY_TOKEN_RUNNING;
-    }
     count_sleeper(requests, count, 1);
     while ((index = first_ended(requests, count)) == count && serry_token_now_ns() < deadline_ns)
         drive_and_sleep(requests, count, deadline_ns);
     count_sleeper(requests, count, (uint32_t)-1);
-    if (watches)
-        serry_token_unwatch(token, &watch);
     return index;
 }
 

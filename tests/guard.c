@@ -104,6 +104,87 @@ static void body_change_message(test_rank *self)
     serry_request_free(&request[MANY * 4 - 1]);
 }
 
+/* ---- a buffer of a list is changed -------------------------------------------------------------- */
+
+/* What was sent is what it held at the start; nothing is put over the change. */
+static void body_change_list(test_rank *self)
+{
+    static _Thread_local int32_t a[COUNT], b[COUNT];
+    const serry_buffer list[] = {{a, COUNT}, {NULL, 0}, {b, COUNT}};
+    serry_request *request;
+
+    fill(a, COUNT, self->rank);
+    fill(b, COUNT, self->rank);
+    if (self->rank == LATE)
+        test_await(self, FLAG_TOUCHED, 1);
+    EXPECT_OK(self, serry_iallreduce_many(list, 3, SERRY_I32, SERRY_SUM, self->comm, &request));
+    if (self->rank == 0) {
+        b[COUNT - 1] = 77;
+        test_raise(self, FLAG_TOUCHED);
+    }
+    int rc = serry_wait(&request, -1);
+    if (self->rank == 0) {
+        const serry_error *error = serry_request_error(request);
+        CHECK(self, rc == SERRY_ERR_INVALID && error->error == SERRY_ERR_INVALID);
+        CHECK(self,
+              strstr(error->message, "allreduce_many: a buffer of the list of rank 0 ") != NULL);
+        CHECK(self, a[0] == 0 && b[0] == 0 && b[COUNT - 1] == 77);
+        serry_request_free(&request);
+    } else {
+        test_expect(self, SERRY_OK, rc, self->comm, "where nothing was changed");
+        for (int i = 0; i < COUNT; i++)
+            CHECK(self, a[i] == self->size * i + self->size * (self->size - 1) / 2 && b[i] == a[i]);
+    }
+    EXPECT_OK(self, serry_barrier(self->comm)); /* the communicator is as before */
+}
+
+/* Of a broadcast the root alone gives anything. */
+static void body_change_broadcast(test_rank *self)
+{
+    static _Thread_local int32_t a[COUNT];
+    const serry_buffer list[] = {{a, COUNT / 2}, {a + COUNT / 2, COUNT / 2}};
+    serry_request *request;
+
+    fill(a, COUNT, self->rank);
+    if (self->rank != 1) /* the root has it behind it, or not: neither tells what others change */
+        test_await(self, FLAG_TOUCHED, 1);
+    EXPECT_OK(self, serry_ibroadcast_many(list, 2, SERRY_I32, 0, self->comm, &request));
+    if (self->rank == 1) {
+        a[0] = a[COUNT - 1] = 77;
+        test_raise(self, FLAG_TOUCHED);
+    }
+    EXPECT_OK(self, serry_wait(&request, -1));
+    CHECK(self, a[0] == 0 && a[COUNT - 1] == COUNT - 1);
+}
+
+/* Cancelled, it says so, whatever was changed. A start that is refused leaves what is open as it is. */
+static void body_change_list_and_cancel(test_rank *self)
+{
+    static _Thread_local int32_t a[COUNT];
+    const serry_buffer list[] = {{a, COUNT - 1}, {a + COUNT - 1, 1}};
+    serry_request *request, *receive;
+
+    fill(a, COUNT, self->rank);
+    if (self->rank == 0) {
+        EXPECT_OK(self, serry_iallreduce_many(list, 2, SERRY_I32, SERRY_SUM, self->comm, &request));
+        a[0] += 5;
+        EXPECT_OK(self, serry_cancel(request));
+        CHECK(self, serry_wait(&request, -1) == SERRY_ERR_CANCELLED);
+        serry_request_free(&request);
+        a[0] -= 5;
+        EXPECT_OK(self, serry_irecv(a, 1, SERRY_I32, 0, TAG, NULL, self->comm, &receive));
+        expect_refused(self,
+                       serry_iallreduce_many(list, 2, SERRY_I32, SERRY_SUM, self->comm, &request),
+                       &request, "irecv");
+        EXPECT_OK(self, serry_cancel(receive));
+        serry_request_free(&receive);
+    }
+    test_meet(self);
+    EXPECT_OK(self, serry_iallreduce_many(list, 2, SERRY_I32, SERRY_SUM, self->comm, &request));
+    EXPECT_OK(self, serry_wait(&request, -1));
+    CHECK(self, a[0] == 1 && a[COUNT - 1] == 2 * (COUNT - 1) + 1);
+}
+
 /* ---- buffers overlap --------------------------------------------------------------------------- */
 
 static void body_overlap(test_rank *self)
@@ -153,7 +234,59 @@ static void body_overlap_calls(test_rank *self)
         CHECK(self, last[COUNT - 1] == COUNT - 1 + self->size - 1);
 }
 
+/* Each buffer of a list counts, and what lies between them does not. */
+static void body_overlap_lists(test_rank *self)
+{
+    static _Thread_local int32_t a[3 * COUNT], b[COUNT];
+    const serry_buffer list[] = {{a, COUNT}, {a + (size_t)2 * COUNT, COUNT}};
+    const serry_buffer others[] = {{b, COUNT}, {a + (size_t)3 * COUNT - 1, 1}};
+    serry_comm *comm = self->comm;
+    serry_request *first, *other, *receive;
+
+    fill(a, 3 * (size_t)COUNT, self->rank);
+    if (self->rank == LATE)
+        test_await(self, FLAG_TOUCHED, 1);
+    EXPECT_OK(self, serry_iallreduce_many(list, 2, SERRY_I32, SERRY_SUM, comm, &first));
+    if (self->rank == 0) {
+        expect_refused(self, serry_iallreduce_many(others, 2, SERRY_I32, SERRY_SUM, comm, &other),
+                       &other, "allreduce_many");
+        expect_refused(self, serry_ibroadcast_many(others, 2, SERRY_I32, 0, comm, &other), &other,
+                       "allreduce_many");
+        expect_refused(self, serry_isend(a, 1, SERRY_I32, 0, TAG, comm, &other), &other,
+                       "allreduce_many");
+        EXPECT_OK(self, serry_irecv(b, 1, SERRY_I32, 0, TAG, NULL, comm, &receive));
+        expect_refused(self, serry_ibroadcast_many(others, 1, SERRY_I32, 0, comm, &other), &other,
+                       "irecv");
+        EXPECT_OK(self, serry_isend(a + COUNT, 1, SERRY_I32, 0, TAG, comm, &other));
+        EXPECT_OK(self, serry_wait(&other, -1));
+        EXPECT_OK(self, serry_wait(&receive, -1));
+        test_raise(self, FLAG_TOUCHED);
+    }
+    EXPECT_OK(self, serry_wait(&first, -1));
+    CHECK(self, a[0] == self->size * (self->size - 1) / 2 && a[COUNT] == COUNT + self->rank);
+}
+
 /* ---- what is right is not refused -------------------------------------------------------------- */
+
+/* The root only reads, so it may give the same twice; and where one has ended the next may go on. */
+static void body_right_lists(test_rank *self)
+{
+    static _Thread_local int32_t a[COUNT], b[COUNT];
+    serry_buffer one = {a, COUNT}, two = {self->rank == 0 ? a : b, COUNT};
+    serry_request *request[2];
+
+    fill(a, COUNT, self->rank);
+    EXPECT_OK(self, serry_ibroadcast_many(&one, 1, SERRY_I32, 0, self->comm, &request[0]));
+    EXPECT_OK(self, serry_ibroadcast_many(&two, 1, SERRY_I32, 0, self->comm, &request[1]));
+    EXPECT_OK(self, serry_wait_all(request, 2, -1));
+    CHECK(self, a[COUNT - 1] == COUNT - 1 && (self->rank == 0 || b[COUNT - 1] == COUNT - 1));
+    for (int i = 0; i < 2; i++) {
+        EXPECT_OK(self,
+                  serry_iallreduce_many(&one, 1, SERRY_I32, SERRY_SUM, self->comm, &request[0]));
+        EXPECT_OK(self, serry_wait(&request[0], -1));
+    }
+    CHECK(self, a[1] == self->size * self->size);
+}
 
 /* Many read the same; each writes elsewhere, side by side. In place is no change. */
 static void body_right(test_rank *self)
@@ -284,11 +417,22 @@ static void a_changed_message_is_noticed(void **state)
         on_both(2, body_change_message);
 }
 
+static void a_changed_list_is_noticed(void **state)
+{
+    (void)state;
+    if (TEST_TSAN)
+        return;
+    on_both(3, body_change_list);
+    on_both(3, body_change_broadcast);
+}
+
 static void another_error_stays(void **state)
 {
     (void)state;
-    if (!TEST_TSAN)
-        on_both(2, body_change_and_cancel);
+    if (TEST_TSAN)
+        return;
+    on_both(2, body_change_and_cancel);
+    on_both(2, body_change_list_and_cancel);
 }
 
 static void shared_buffers_are_refused(void **state)
@@ -296,6 +440,7 @@ static void shared_buffers_are_refused(void **state)
     (void)state;
     on_both(2, body_overlap);
     on_both(4, body_overlap_calls);
+    on_both(2, body_overlap_lists);
 }
 
 static void threads_that_share_a_buffer_are_refused(void **state)
@@ -308,6 +453,7 @@ static void what_is_right_is_not_refused(void **state)
 {
     (void)state;
     on_both(3, body_right);
+    on_both(3, body_right_lists);
     on_both(2, body_again);
 }
 
@@ -323,6 +469,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_changed_send_buffer_is_noticed),
         cmocka_unit_test(a_changed_message_is_noticed),
+        cmocka_unit_test(a_changed_list_is_noticed),
         cmocka_unit_test(another_error_stays),
         cmocka_unit_test(shared_buffers_are_refused),
         cmocka_unit_test(threads_that_share_a_buffer_are_refused),

@@ -16,6 +16,11 @@ extern "C" {
 
 #define SERRY_JOB_NAME_MAX 256 /* with the final 0 */
 
+/* A rank's membership in a group, as the backend sees it. Opaque here. */
+typedef struct serry_member serry_member;
+
+struct serry_interest;
+
 /* A job as one rank knows it, complete: what serry_init() found in configuration and environment. */
 typedef struct serry_job {
     char name[SERRY_JOB_NAME_MAX];
@@ -33,10 +38,14 @@ typedef struct serry_job {
      * others to join, it looks now and then, and does not wait for these. */
     void (*failed)(const void *argument, serry_rank_set *failed);
     const void *argument;
-} serry_job;
 
-/* A rank's membership in a group, as the backend sees it. Opaque here. */
-typedef struct serry_member serry_member;
+    /* NULL: wait for the others. Else a backend that can returns SERRY_ERR_AGAIN from `open` where it
+     * would have to, with this filled in as by a call that is polled, and something in *member that can
+     * only be given up (close, forget), or gone on with: by `open` with the same job, but with it in
+     * `joining`, polled or not, by one thread at a time. That of a thread rank begins in its thread. */
+    struct serry_interest *poll;
+    serry_member *joining; /* NULL: begin */
+} serry_job;
 
 /* What a call that may not wait would wait for. `sleep` is the caller's: it is about to sleep, so
  * whoever makes `word` differ from `value` must wake it. Then it polls once more, and if that again
@@ -114,8 +123,8 @@ typedef struct serry_backend {
 
     const void *context; /* the backend's own, for backends that are made at run time; or NULL */
 
-    /* Join the job and return when all its ranks have joined; *member is NULL on failure. `backend`
-     * is this table. */
+    /* Join the job and return when all its ranks have joined (or earlier: serry_job.poll); *member is NULL
+     * on failure. `backend` is this table. */
     int (*open)(const struct serry_backend *backend, const serry_job *job, serry_member **member,
                 serry_error *error);
 

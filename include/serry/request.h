@@ -10,16 +10,17 @@
  * - Buffers belong to the library from the start until the request has ended: the input must not
  *   be changed, the output not be looked at. Builds with assertions check: a request whose input
  *   was changed ends with SERRY_ERR_INVALID, and one that would write into a buffer of a running
- *   request, or read what that writes, is not started. Lists of buffers are not checked.
+ *   request, or read what that writes, is not started.
  * - Who makes progress: by default a thread of the library, one per process, and whoever waits or
  *   tests does the work himself. With SERRY_PROGRESS_CALLER there is no such thread: then
  *   operations go on only inside serry_wait, serry_test, their kin, and synchronous calls.
  * - The timeout (serry_set_timeout) and token (serry_set_token) of the communicator at the start
  *   count for the operation: the timeout from when it is the first of its communicator, the token
- *   also while it waits for that. An operation that ends with SERRY_ERR_TIMEOUT or
- *   SERRY_ERR_CANCELLED stays open, as a synchronous one: the same call again, in either form, goes
- *   on with it. The ones started after it end with SERRY_ERR_PENDING. They may have been contributed
- *   to already: make the same calls again, in the same order and with the same input.
+ *   also while it waits for that, and felt at once where there is a progress thread. An operation
+ *   that ends with SERRY_ERR_TIMEOUT or SERRY_ERR_CANCELLED stays open, as a synchronous one: the
+ *   same call again, in either form, goes on with it. The ones started after it end with
+ *   SERRY_ERR_PENDING. They may have been contributed to already: make the same calls again, in the
+ *   same order and with the same input.
  *
  * A request is one of three: running, ended well, ended with an error.
  *

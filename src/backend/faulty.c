@@ -64,18 +64,25 @@ static int faulty_open(const serry_backend *backend, const serry_job *job, serry
     faulty_table *table = (faulty_table *)(uintptr_t)backend->context; // NOLINT
     serry_limit limit = {job->timeout_ms, NULL, NULL, NULL};
     faulty_moment moment = {job->rank, "open", true, 1, &limit, NULL};
+    serry_job inner_job = *job;
     serry_member *inner;
     bool corrupt;
+    int rc = SERRY_OK;
 
     *member = NULL;
-    int rc = job->rank < 0 ? SERRY_OK : faulty_strike(table, &moment, &corrupt, error);
+    if (job->joining != NULL) { /* it was struck, or not, when it began */
+        inner_job.joining = own(job->joining)->member;
+        free(own(job->joining));
+    } else if (job->rank >= 0) {
+        rc = faulty_strike(table, &moment, &corrupt, error);
+    }
     if (rc < 0)
         return rc;
-    rc = table->inner->open(table->inner, job, &inner, error);
-    if (rc != SERRY_OK)
+    rc = table->inner->open(table->inner, &inner_job, &inner, error);
+    if (rc != SERRY_OK && rc != SERRY_ERR_AGAIN)
         return rc;
-    *member = member_new(table, inner, -1, error);
-    return *member == NULL ? error->error : SERRY_OK;
+    *member = member_new(table, inner, rc == SERRY_OK ? -1 : job->rank, error);
+    return *member == NULL ? error->error : rc;
 }
 
 static int faulty_close(serry_member *member, serry_error *error)

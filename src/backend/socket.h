@@ -104,6 +104,7 @@ typedef struct early {
 } early;
 
 typedef struct socket_member socket_member;
+typedef struct joining joining; /* socket_joining.h */
 
 /* A rank's connections to all others of its job. */
 typedef struct mesh {
@@ -126,10 +127,12 @@ typedef struct mesh {
         void *start;
         size_t bytes;
     } * memory;          /* from alloc */
+    joining *joining;    /* NULL, or this rank is on its way into it */
     struct mesh *next;   /* of this process: see fork */
     struct mesh *beside; /* of this thread, where it is a thread rank: see its end */
     pthread_t thread;    /* that has joined; */
-    bool ended;          /* it has ended */
+    bool ended;          /* it has ended; */
+    bool freed;          /* or it runs, and has nothing here any more but this. Both by g_ends */
 } mesh;
 
 /* NULL: no memory or no descriptor; told in the record. */
@@ -140,7 +143,12 @@ void mesh_free(mesh *m);
 
 /* socket_process.c: from mesh_new to mesh_free, a mesh is one of this process's, and of its thread's. */
 void mesh_enlist(mesh *m);
-void mesh_delist(mesh *m);
+
+/* False: it stays one of a thread that runs, and which cannot end before mesh_leave. */
+bool mesh_delist(mesh *m);
+
+/* All but the mesh itself has been freed: its thread does that. */
+void mesh_leave(mesh *m);
 
 /* Queue a frame, with a reference of its own to the body, and write what goes at once. */
 void mesh_send(mesh *m, int to, const frame *head, body *b);
@@ -192,8 +200,18 @@ body *body_new(size_t bytes);
 body *body_retain(body *b);
 void body_release(body *b);
 
-/* socket_join.c: connect to all ranks of the job. NULL on failure. */
-mesh *socket_join(const serry_job *job, serry_error *error);
+/* socket_join.c: connect to all ranks of the job. NULL: no memory or no descriptor. */
+joining *joining_begin(const serry_job *job, serry_error *error);
+
+/* SERRY_OK: all are there. SERRY_ERR_AGAIN, where `poll` is not NULL: go on later, by any thread of the
+ * process. Else it has failed. */
+int joining_go_on(joining *j, serry_interest *poll, serry_error *error);
+
+/* Free it, whatever has become of it. Its mesh, if all are there; else NULL: the links are cut. */
+mesh *joining_end(joining *j, bool joined);
+
+/* In the child of a fork: what nobody else has of it. */
+void joining_in_child(joining *j);
 
 /* ---- streams -------------------------------------------------------------------------------- */
 
@@ -274,6 +292,7 @@ void message_listen(socket_member *m, serry_interest *interest);
 
 /* A rank's membership in a group. */
 struct socket_member {
+    joining *joining; /* NULL; else it is no member yet, and nothing else is set */
     mesh *mesh;
     socket_member *next;
     uint64_t id;
@@ -340,6 +359,13 @@ body *result_make(const socket_member *m, const stream *s, int to);
 
 /* Hand a result out. */
 void result_hand_out(const socket_member *m, const stream *s);
+
+/* ---- socket_open.c: as in serry/backend.h ------------------------------------------------------ */
+
+int socket_open(const serry_backend *backend, const serry_job *job, serry_member **member,
+                serry_error *error);
+int socket_close(serry_member *member, serry_error *error);
+void socket_forget(serry_member *member);
 
 /* ---- members -------------------------------------------------------------------------------- */
 

@@ -4,12 +4,13 @@
  * It connects to all lower ranks and accepts all higher ones; both sides say hello and check what
  * they hear. Who has all its links tells the host, the lowest rank; when all have, the host lets them
  * go. From then on a death is an ordinary death; before, it fails the start on all ranks. */
-#include "socket.h"
+#include "socket_joining.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -19,28 +20,12 @@
 #include "record.h"
 #include "token.h"
 
-#define VERSION 2           /* of the frames; grows with every change of them */
 #define RETRY_NS 2000000    /* between two attempts to reach ranks that are not there yet */
 #define LOOK_NS 20000000    /* between two looks at who has failed meanwhile */
 #define GRACE_NS 2000000000 /* all others wait longer than the host, which knows who is missing */
 #define FAREWELL_NS 500000000
-#define STRANGERS 64 /* connections that have not said hello */
-
-typedef struct joining {
-    mesh *mesh;
-    const serry_job *job;
-    serry_error *error;
-    uint64_t key[2]; /* hash of user and job name */
-    uint64_t deadline_ns;
-    int host;
-    int listener; /* -1: none */
-    int strangers;
-    mesh_link stranger[STRANGERS];
-    bool met[SERRY_MAX_RANKS];   /* has said hello */
-    bool ready[SERRY_MAX_RANKS]; /* host: has all its links */
-    bool waits;                  /* this rank has all its links */
-    bool go;
-} joining;
+#define NAP_PART 8 /* who polls naps for so small a part of the time that it has waited */
+#define NAP_LEAST_NS 200000
 
 static socklen_t address_of(const joining *j, int rank, struct sockaddr_un *address)
 {
@@ -50,137 +35,26 @@ static socklen_t address_of(const joining *j, int rank, struct sockaddr_un *addr
     return serry_local_address(j->key, part, address);
 }
 
-static bool is_expected(const joining *j, int rank)
-{
-    return rank >= 0 && rank < j->job->size && !serry_rank_set_has(&j->job->absent, rank);
-}
-
-/* ---- failures ---------------------------------------------------------------------------------- */
-
-static void blame(joining *j, int rank)
-{
-    if (j->error->peer < 0)
-        j->error->peer = rank;
-    serry_rank_set_add(&j->error->ranks, rank);
-}
-
-static int fail_gone(joining *j, int rank)
-{
-    blame(j, rank);
-    return serry_fail(j->error, SERRY_ERR_RANK_FAILED, "rank %d ended while the job was starting",
-                      rank);
-}
-
-static int fail_twice(joining *j, int rank)
-{
-    blame(j, rank);
-    return serry_fail(j->error, SERRY_ERR_INVALID,
-                      "job \"%s\": two ranks say that they are rank %d of %d; give each its own "
-                      "number, and each job its own name",
-                      j->job->name, rank, j->job->size);
-}
-
-static int fail_timeout(joining *j)
-{
-    char text[256];
-
-    for (int r = 0; r < j->job->size; r++)
-        if (is_expected(j, r) && r != j->job->rank &&
-            (j->waits ? j->job->rank == j->host && !j->ready[r] : !j->met[r]))
-            blame(j, r);
-    if (j->error->peer < 0)
-        return serry_fail(j->error, SERRY_ERR_TIMEOUT,
-                          "job \"%s\" did not start within %d ms: this rank waits for rank %d, "
-                          "which waits for others",
-                          j->job->name, j->job->timeout_ms, j->host);
-    return serry_fail(j->error, SERRY_ERR_TIMEOUT,
-                      "job \"%s\" did not start within %d ms: still missing rank %s of %d",
-                      j->job->name, j->job->timeout_ms,
-                      serry_rank_set_text(&j->error->ranks, text, sizeof(text)), j->job->size);
-}
-
-static int fail_as_told(joining *j, const frame *head, const body *b)
-{
-    bool is_text = b != NULL && b->bytes > 0 && b->data[b->bytes - 1] == 0;
-
-    j->error->peer = head->who[0];
-    j->error->ranks = head->wrong;
-    return serry_fail(j->error, head->code < 0 ? head->code : SERRY_ERR_ARENA, "%s",
-                      is_text ? (const char *)b->data : "another rank could not join");
-}
-
-/* ---- hello ------------------------------------------------------------------------------------- */
-
-static const char *kind_text(int kind)
-{
-    return kind == SERRY_THREADS ? "threads" : "processes";
-}
-
-static void say_hello(joining *j, int to)
-{
-    const serry_job *job = j->job;
-    const frame hello = {.type = FRAME_HELLO,
-                         .number = VERSION,
-                         .code = (int32_t)job->kind,
-                         .signature = {j->key[0], j->key[1]},
-                         .who = {job->rank, job->size},
-                         .id = (uint64_t)getpid()};
-
-    mesh_send(j->mesh, to, &hello, NULL);
-}
-
-static int check_hello(joining *j, const frame *head)
-{
-    const serry_job *job = j->job;
-    int rank = head->who[0];
-    serry_error *error = j->error;
-
-    blame(j, rank);
-    if (head->number != VERSION)
-        return serry_fail(error, SERRY_ERR_LAYOUT,
-                          "rank %d runs another build of serry than rank %d; use one library for "
-                          "all ranks of job \"%s\"",
-                          rank, job->rank, job->name);
-    if (head->code != (int32_t)job->kind)
-        return serry_fail(
-            error, SERRY_ERR_INVALID,
-            "job \"%s\" mixes kinds of ranks: rank %d joined as one of %s, rank %d as "
-            "one of %s; all ranks must be of one kind",
-            job->name, job->rank, kind_text((int)job->kind), rank, kind_text(head->code));
-    if (job->kind == SERRY_THREADS && head->id != (uint64_t)getpid())
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "job \"%s\" has thread ranks in two processes (%d and %d); thread ranks "
-                          "share one process",
-                          job->name, (int)getpid(), (int)head->id);
-    if (head->who[1] != job->size)
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "job \"%s\": rank %d was told a world size of %d, rank %d one of %d",
-                          job->name, job->rank, job->size, rank, head->who[1]);
-    error->peer = -1;
-    error->ranks = (serry_rank_set){{0}};
-    return SERRY_OK;
-}
-
 /* ---- connections ------------------------------------------------------------------------------- */
 
 static int listen_for_others(joining *j)
 {
     struct sockaddr_un address;
-    socklen_t length = address_of(j, j->job->rank, &address);
+    socklen_t length = address_of(j, j->job.rank, &address);
 
     j->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (j->listener < 0)
-        return serry_fail_errno(j->error, errno, "cannot make a socket to start the job");
+        return serry_fail_errno(&j->error, errno, "cannot make a socket to start the job");
     if (bind(j->listener, (struct sockaddr *)&address, length) != 0) {
         int cause = errno;
         close(j->listener);
         j->listener = -1;
         if (cause != EADDRINUSE)
-            return serry_fail_errno(j->error, cause, "cannot bind the socket to start the job");
-        return fail_twice(j, j->job->rank);
+            return serry_fail_errno(&j->error, cause, "cannot bind the socket to start the job");
+        return joining_fail_twice(j, j->job.rank);
     }
     if (listen(j->listener, SERRY_MAX_RANKS) != 0)
-        return serry_fail_errno(j->error, errno, "cannot listen for the ranks of the job");
+        return serry_fail_errno(&j->error, errno, "cannot listen for the ranks of the job");
     return SERRY_OK;
 }
 
@@ -188,12 +62,12 @@ static int listen_for_others(joining *j)
 static void tell_namesake(joining *j)
 {
     struct sockaddr_un address;
-    socklen_t length = address_of(j, j->job->rank, &address);
-    mesh_link *own = &j->mesh->link[j->job->rank];
+    socklen_t length = address_of(j, j->job.rank, &address);
+    mesh_link *own = &j->mesh->link[j->job.rank];
 
     own->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (own->fd >= 0 && connect(own->fd, (struct sockaddr *)&address, length) == 0)
-        say_hello(j, j->job->rank);
+        joining_say_hello(j, j->job.rank);
     mesh_close_link(own);
 }
 
@@ -204,7 +78,7 @@ static int try_connect(joining *j, int to)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0)
-        return serry_fail_errno(j->error, errno,
+        return serry_fail_errno(&j->error, errno,
                                 "cannot make a socket to start the job (a rank "
                                 "needs one for each other rank)");
     if (connect(fd, (struct sockaddr *)&address, length) != 0) {
@@ -212,16 +86,16 @@ static int try_connect(joining *j, int to)
         close(fd);
         if (cause == ECONNREFUSED || cause == EINTR || cause == EAGAIN)
             return SERRY_OK;
-        return serry_fail_errno(j->error, cause, "cannot reach rank %d of job \"%s\"", to,
-                                j->job->name);
+        return serry_fail_errno(&j->error, cause, "cannot reach rank %d of job \"%s\"", to,
+                                j->job.name);
     }
     if (!serry_local_same_user(fd)) {
         close(fd);
-        return serry_fail(j->error, SERRY_ERR_ARENA,
-                          "another user's process answers for job \"%s\"", j->job->name);
+        return serry_fail(&j->error, SERRY_ERR_ARENA,
+                          "another user's process answers for job \"%s\"", j->job.name);
     }
     j->mesh->link[to].fd = fd;
-    say_hello(j, to);
+    joining_say_hello(j, to);
     return SERRY_OK;
 }
 
@@ -231,8 +105,8 @@ static int connect_to_lower(joining *j, bool *all)
     int rc = SERRY_OK;
 
     *all = true;
-    for (int r = 0; r < j->job->rank && rc == SERRY_OK; r++) {
-        if (!is_expected(j, r) || j->mesh->link[r].fd >= 0)
+    for (int r = 0; r < j->job.rank && rc == SERRY_OK; r++) {
+        if (!joining_expects(j, r) || j->mesh->link[r].fd >= 0)
             continue;
         rc = try_connect(j, r);
         *all &= j->mesh->link[r].fd >= 0;
@@ -275,14 +149,14 @@ static int hear(joining *j, int from, const frame *head, body *b)
         member_take(j->mesh, from, head, b);
         return SERRY_OK;
     }
-    if (head->type == FRAME_HELLO && (rc = check_hello(j, head)) == SERRY_OK)
+    if (head->type == FRAME_HELLO && (rc = joining_check_hello(j, head)) == SERRY_OK)
         j->met[from] = true;
     else if (head->type == FRAME_READY)
         j->ready[from] = true;
     else if (head->type == FRAME_GO && from == j->host)
         j->go = true;
     else if (head->type == FRAME_FAILED)
-        rc = fail_as_told(j, head, b);
+        rc = joining_fail_as_told(j, head, b);
     body_release(b);
     return rc;
 }
@@ -301,7 +175,9 @@ static int hear_link(joining *j, int from)
         }
         mesh_close_link(l);
         /* Afterwards it is for the host to say: it may have let that one go before. */
-        return j->waits && from != j->host ? SERRY_OK : j->go ? SERRY_OK : fail_gone(j, from);
+        return j->phase != JOINING_MEETS && from != j->host ? SERRY_OK
+               : j->go                                      ? SERRY_OK
+                                                            : joining_fail_gone(j, from);
     }
     return rc;
 }
@@ -323,15 +199,15 @@ static int hear_stranger(joining *j, int i)
         return SERRY_OK;
     }
     int rank = head.who[0];
-    rc = check_hello(j, &head);
-    if (rc == SERRY_OK && (!is_expected(j, rank) || rank <= j->job->rank || j->met[rank]))
-        rc = fail_twice(j, rank);
+    rc = joining_check_hello(j, &head);
+    if (rc == SERRY_OK && (!joining_expects(j, rank) || rank <= j->job.rank || j->met[rank]))
+        rc = joining_fail_twice(j, rank);
     if (rc != SERRY_OK)
         return rc; /* it stays among the strangers, who are told, too */
     j->mesh->link[rank] = *l;
     *l = (mesh_link){.fd = -1};
     j->met[rank] = true;
-    say_hello(j, rank);
+    joining_say_hello(j, rank);
     return SERRY_OK;
 }
 
@@ -339,7 +215,7 @@ static int hear_stranger(joining *j, int i)
 static int listen_until(joining *j, uint64_t until_ns)
 {
     struct pollfd fd[SERRY_MAX_RANKS + STRANGERS + 1];
-    int size = j->job->size, strangers = j->strangers, rc = SERRY_OK;
+    int size = j->job.size, strangers = j->strangers, rc = SERRY_OK;
     uint64_t now_ns = serry_token_now_ns();
     const struct timespec left = mesh_time(until_ns > now_ns ? until_ns - now_ns : 0);
 
@@ -362,12 +238,12 @@ static int listen_until(joining *j, uint64_t until_ns)
     return rc;
 }
 
-/* ---- the three parts of joining ---------------------------------------------------------------- */
+/* ---- its parts --------------------------------------------------------------------------------- */
 
 static bool have_all(const joining *j, const bool *of)
 {
-    for (int r = 0; r < j->job->size; r++)
-        if (is_expected(j, r) && r != j->job->rank && !of[r])
+    for (int r = 0; r < j->job.size; r++)
+        if (joining_expects(j, r) && r != j->job.rank && !of[r])
             return false;
     return true;
 }
@@ -377,123 +253,240 @@ static int look_for_failed(joining *j)
 {
     serry_rank_set failed;
 
-    if (j->job->failed == NULL)
+    if (j->job.failed == NULL)
         return SERRY_OK;
-    j->job->failed(j->job->argument, &failed);
-    for (int r = 0; r < j->job->size; r++)
-        if (is_expected(j, r) && r != j->job->rank && !j->met[r] && serry_rank_set_has(&failed, r))
-            return fail_gone(j, r);
+    j->job.failed(j->job.argument, &failed);
+    for (int r = 0; r < j->job.size; r++)
+        if (joining_expects(j, r) && r != j->job.rank && !j->met[r] &&
+            serry_rank_set_has(&failed, r))
+            return joining_fail_gone(j, r);
     return SERRY_OK;
 }
 
 static uint64_t next_look(const joining *j, bool all)
 {
     uint64_t until_ns = serry_token_now_ns() + (all ? LOOK_NS : RETRY_NS);
-    bool looks = !all || j->job->failed != NULL;
+    bool looks = !all || j->job.failed != NULL;
 
     return looks && until_ns < j->deadline_ns ? until_ns : j->deadline_ns;
 }
 
-static int meet_all(joining *j)
-{
-    int rc = SERRY_OK;
+/* Each of these goes as far as it goes by what is there now or, if it `waits`, until the next thing has come.
+ * SERRY_OK: it is over. SERRY_ERR_AGAIN: it is not. Else why the start fails. */
 
-    while (rc == SERRY_OK && !have_all(j, j->met)) {
-        bool all;
+static int meet_all(joining *j, bool waits)
+{
+    bool all;
+
+    if (have_all(j, j->met))
+        return SERRY_OK;
+    if (serry_token_now_ns() >= j->deadline_ns)
+        return joining_fail_timeout(j);
+    int rc = connect_to_lower(j, &all);
+    if (rc == SERRY_OK && (rc = listen_until(j, waits ? next_look(j, all) : 0)) == SERRY_OK)
+        rc = look_for_failed(j);
+    return rc == SERRY_OK && !have_all(j, j->met) ? SERRY_ERR_AGAIN : rc;
+}
+
+/* A rank that starts the same job again must not come here any more. */
+static void begin_to_wait(joining *j)
+{
+    const frame ready = {.type = FRAME_READY};
+
+    close(j->listener);
+    j->listener = -1;
+    j->phase = JOINING_WAITS;
+    if (j->job.rank == j->host)
+        return;
+    mesh_send(j->mesh, j->host, &ready, NULL);
+    if (j->deadline_ns != SERRY_NO_DEADLINE)
+        j->deadline_ns += GRACE_NS;
+}
+
+static bool may_go(const joining *j)
+{
+    return j->go || (j->job.rank == j->host && have_all(j, j->ready));
+}
+
+static int go_together(joining *j, bool waits)
+{
+    const frame go = {.type = FRAME_GO};
+    bool is_host = j->job.rank == j->host;
+
+    if (!may_go(j)) {
         if (serry_token_now_ns() >= j->deadline_ns)
-            return fail_timeout(j);
-        rc = connect_to_lower(j, &all);
-        if (rc == SERRY_OK && (rc = listen_until(j, next_look(j, all))) == SERRY_OK)
-            rc = look_for_failed(j);
+            return joining_fail_timeout(j);
+        int rc = listen_until(j, waits ? j->deadline_ns : 0);
+        for (int r = 0; is_host && r < j->job.size && rc == SERRY_OK; r++)
+            if (joining_expects(j, r) && r != j->host && j->mesh->link[r].fd < 0)
+                rc = joining_fail_gone(j, r);
+        if (rc != SERRY_OK)
+            return rc;
+        if (!may_go(j))
+            return SERRY_ERR_AGAIN;
     }
-    return rc;
-}
-
-static int go_together(joining *j)
-{
-    const frame ready = {.type = FRAME_READY}, go = {.type = FRAME_GO};
-    bool is_host = j->job->rank == j->host;
-    uint64_t deadline_ns = j->deadline_ns;
-    int rc = SERRY_OK;
-
-    j->waits = true;
-    if (!is_host)
-        mesh_send(j->mesh, j->host, &ready, NULL);
-    if (!is_host && deadline_ns != SERRY_NO_DEADLINE)
-        deadline_ns += GRACE_NS;
-    while (rc == SERRY_OK && !j->go && !(is_host && have_all(j, j->ready))) {
-        if (serry_token_now_ns() >= deadline_ns)
-            return fail_timeout(j);
-        rc = listen_until(j, deadline_ns);
-        for (int r = 0; is_host && r < j->job->size && rc == SERRY_OK; r++)
-            if (is_expected(j, r) && r != j->host && j->mesh->link[r].fd < 0)
-                rc = fail_gone(j, r);
-    }
-    for (int r = 0; is_host && r < j->job->size && rc == SERRY_OK; r++)
+    for (int r = 0; is_host && r < j->job.size; r++)
         mesh_send(j->mesh, r, &go, NULL);
-    return rc;
+    return SERRY_OK;
 }
 
-/* Tell all that are there why it fails, and those that come within a while. */
-static void tell_failure(joining *j)
-{
-    frame head = {.type = FRAME_FAILED, .code = j->error->error, .who = {j->error->peer, 0}};
-    size_t length = strlen(j->error->message) + 1;
-    body *text = body_new(length);
-    uint64_t end_ns = serry_token_now_ns() + FAREWELL_NS;
-    mesh_link *own = &j->mesh->link[j->job->rank]; /* for one after the other of the strangers */
+/* ---- farewell ---------------------------------------------------------------------------------- */
 
-    head.wrong = j->error->ranks;
-    if (text != NULL)
-        memcpy(text->data, j->error->message, length);
-    for (int r = 0; r < j->job->size; r++)
+static frame farewell_of(const joining *j, body **text)
+{
+    size_t length = strlen(j->error.message) + 1;
+
+    *text = body_new(length);
+    if (*text != NULL)
+        memcpy((*text)->data, j->error.message, length);
+    return (frame){.type = FRAME_FAILED,
+                   .code = j->error.error,
+                   .who = {j->error.peer, 0},
+                   .wrong = j->error.ranks};
+}
+
+/* Tell all that are there why it fails, */
+static void begin_farewell(joining *j)
+{
+    body *text;
+    const frame head = farewell_of(j, &text);
+
+    for (int r = 0; r < j->job.size; r++)
         mesh_send(j->mesh, r, &head, text);
-    while (j->listener >= 0) {
-        for (; j->strangers > 0; j->strangers--) {
-            *own = j->stranger[j->strangers - 1];
-            mesh_send(j->mesh, j->job->rank, &head, text);
-            mesh_close_link(own);
-        }
-        struct pollfd guest = {j->listener, POLLIN, 0};
-        if (j->error->error == SERRY_ERR_TIMEOUT || have_all(j, j->met) ||
-            serry_token_now_ns() >= end_ns)
-            break;
-        if (poll(&guest, 1, 10) > 0)
-            accept_stranger(j);
+    body_release(text);
+    j->phase = JOINING_FAREWELL;
+    j->farewell_ns = serry_token_now_ns() + FAREWELL_NS;
+}
+
+/* and those that come within a while. Returns whether that is over. */
+static bool bid_farewell(joining *j, bool waits)
+{
+    mesh_link *own = &j->mesh->link[j->job.rank]; /* for one after the other of the strangers */
+    struct pollfd guest = {j->listener, POLLIN, 0};
+    body *text;
+
+    if (j->listener < 0)
+        return true;
+    const frame head = farewell_of(j, &text);
+    for (; j->strangers > 0; j->strangers--) {
+        *own = j->stranger[j->strangers - 1];
+        j->stranger[j->strangers - 1].fd = -1;
+        mesh_send(j->mesh, j->job.rank, &head, text);
+        mesh_close_link(own);
     }
     body_release(text);
+    if (j->error.error == SERRY_ERR_TIMEOUT || have_all(j, j->met) ||
+        serry_token_now_ns() >= j->farewell_ns)
+        return true;
+    if (poll(&guest, 1, waits ? 10 : 0) > 0)
+        accept_stranger(j);
+    return false;
 }
 
-mesh *socket_join(const serry_job *job, serry_error *error)
-{
-    mesh *m = mesh_new(job, error);
-    joining all = {.mesh = m, .job = job, .error = error, .listener = -1}, *j = &all;
+/* ---- joining ------------------------------------------------------------------------------------ */
 
-    if (m == NULL)
+joining *joining_begin(const serry_job *job, serry_error *error)
+{
+    joining *j = calloc(1, sizeof(*j));
+
+    if (j == NULL) {
+        serry_fail(error, SERRY_ERR_NO_SPACE, "out of memory while starting the job");
         return NULL;
+    }
+    j->mesh = mesh_new(job, error);
+    if (j->mesh == NULL) {
+        free(j);
+        return NULL;
+    }
+    j->job = *job;
+    j->error = *error;
+    j->listener = -1;
+    j->began_ns = serry_token_now_ns();
     j->deadline_ns = SERRY_NO_DEADLINE;
     if (job->timeout_ms >= 0)
-        j->deadline_ns = serry_token_now_ns() + (uint64_t)job->timeout_ms * 1000000;
+        j->deadline_ns = j->began_ns + (uint64_t)job->timeout_ms * 1000000;
     serry_local_key(job->name, j->key);
-    while (!is_expected(j, j->host))
+    while (!joining_expects(j, j->host))
         j->host++;
+    j->mesh->joining = j;
     int rc = listen_for_others(j);
-    if (rc != SERRY_OK && error->error == SERRY_ERR_INVALID)
+    if (rc == SERRY_ERR_INVALID)
         tell_namesake(j);
-    if (rc == SERRY_OK)
-        rc = meet_all(j);
-    if (rc == SERRY_OK) { /* a rank that starts the same job again must not come here any more */
-        close(j->listener);
-        j->listener = -1;
-        rc = go_together(j);
-    }
     if (rc != SERRY_OK)
-        tell_failure(j);
+        begin_farewell(j);
+    return j;
+}
+
+static int step(joining *j, bool waits)
+{
+    int rc;
+
+    if (j->phase == JOINING_FAREWELL)
+        return bid_farewell(j, waits) ? j->error.error : SERRY_ERR_AGAIN;
+    rc = j->mesh->lost               ? joining_fail_lost(j)
+         : j->phase == JOINING_MEETS ? meet_all(j, waits)
+                                     : go_together(j, waits);
+    if (rc == SERRY_ERR_AGAIN)
+        return rc;
+    if (rc != SERRY_OK)
+        begin_farewell(j);
+    else if (j->phase == JOINING_WAITS)
+        return SERRY_OK;
+    else
+        begin_to_wait(j);
+    return step(j, waits);
+}
+
+/* Nobody wakes who sleeps meanwhile. */
+static void nap(const joining *j, serry_interest *poll)
+{
+    uint64_t now_ns = serry_token_now_ns(), nap_ns = (now_ns - j->began_ns) / NAP_PART;
+
+    nap_ns = nap_ns < NAP_LEAST_NS ? NAP_LEAST_NS : nap_ns > RETRY_NS ? RETRY_NS : nap_ns;
+    *poll = (serry_interest){.sleep = poll->sleep, .at_ns = now_ns + nap_ns};
+}
+
+/* Locked: a thread rank may end while another thread polls for it. */
+int joining_go_on(joining *j, serry_interest *poll, serry_error *error)
+{
+    int rc;
+
+    pthread_mutex_lock(&j->mesh->lock);
+    do {
+        rc = step(j, poll == NULL);
+    } while (rc == SERRY_ERR_AGAIN && poll == NULL);
+    pthread_mutex_unlock(&j->mesh->lock);
+    if (rc == SERRY_ERR_AGAIN)
+        nap(j, poll);
+    else if (rc != SERRY_OK)
+        *error = j->error;
+    return rc;
+}
+
+/* A thread of the parent may have been at work on the rest. */
+void joining_in_child(joining *j)
+{
+    if (j->listener >= 0)
+        close(j->listener);
+    j->listener = -1;
+    for (int i = 0; i < j->strangers; i++) {
+        if (j->stranger[i].fd >= 0)
+            close(j->stranger[i].fd);
+        j->stranger[i].fd = -1;
+    }
+}
+
+mesh *joining_end(joining *j, bool joined)
+{
+    mesh *m = j->mesh;
+
     if (j->listener >= 0)
         close(j->listener);
     for (int i = 0; i < j->strangers; i++)
         mesh_close_link(&j->stranger[i]);
-    if (rc == SERRY_OK)
+    m->joining = NULL;
+    free(j);
+    if (joined)
         return m;
     mesh_free(m);
     return NULL;

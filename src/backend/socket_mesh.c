@@ -124,7 +124,8 @@ void mesh_close_link(mesh_link *l)
 
 void mesh_free(mesh *m)
 {
-    mesh_delist(m);
+    bool is_ours = mesh_delist(m);
+
     for (int r = 0; r < m->size; r++)
         mesh_close_link(&m->link[r]);
     while (m->early != NULL) {
@@ -144,7 +145,10 @@ void mesh_free(mesh *m)
     pthread_cond_destroy(&m->turned);
     pthread_mutex_destroy(&m->lock);
     free(m->link);
-    free(m);
+    if (is_ours)
+        free(m);
+    else
+        mesh_leave(m);
 }
 
 void mesh_lose(mesh *m)
