@@ -25,8 +25,11 @@
 #if defined(__SANITIZE_THREAD__)
 #define WITHOUT_TEAMS true
 #elif defined(__has_feature)
-#define WITHOUT_TEAMS __has_feature(thread_sanitizer)
-#else
+#if __has_feature(thread_sanitizer)
+#define WITHOUT_TEAMS true
+#endif
+#endif
+#ifndef WITHOUT_TEAMS
 #define WITHOUT_TEAMS false
 #endif
 

@@ -26,8 +26,8 @@
 #define RANKS 3
 #define VICTIM 1
 #define COUNT ((size_t)600 * 1024) /* 64-bit elements: more than a team needs */
-#define CALLS 32
-#define DEATHS 12
+#define CALLS 16
+#define DEATHS 6
 
 static serry_kind_of_rank g_kind;
 
@@ -119,18 +119,15 @@ static void all_calls(test_rank *self, int *number)
                                           SERRY_KIND_GATHER, SERRY_KIND_SCATTER,
                                           SERRY_KIND_ALLTOALL};
 
-    for (size_t k = 0; k < sizeof(k_kinds) / sizeof(k_kinds[0]); k++)
-        for (size_t s = 0; s < sizeof(k_sums) / sizeof(k_sums[0]); s++) {
-            size_t count = (TEAM_OPERATION_BYTES + TEAM_OPERATION_BYTES / 4) /
-                               reference_size(k_sums[s].dtype) +
-                           77 + s;
-            one_call(self,
-                     (serry_call){.kind = k_kinds[k],
-                                  .dtype = k_sums[s].dtype,
-                                  .op = k_sums[s].op,
-                                  .count = count},
-                     (*number)++);
-        }
+    for (size_t s = 0; s < sizeof(k_sums) / sizeof(k_sums[0]); s++) {
+        size_t bytes = TEAM_OPERATION_BYTES + TEAM_OPERATION_BYTES / 4;
+        one_call(self,
+                 (serry_call){.kind = k_kinds[s % 3],
+                              .dtype = k_sums[s].dtype,
+                              .op = k_sums[s].op,
+                              .count = bytes / reference_size(k_sums[s].dtype) + 77 + s},
+                 (*number)++);
+    }
     for (size_t k = 0; k < sizeof(k_copies) / sizeof(k_copies[0]); k++)
         one_call(self, (serry_call){.kind = k_copies[k], .dtype = SERRY_U8, .count = 2 * COUNT + k},
                  (*number)++);
@@ -143,11 +140,13 @@ static void body_bits(test_rank *self)
 
     CHECK(self, (team_of(self->comm) > 1) == (run->with_team && !TEST_TSAN));
     all_calls(self, &number);
+    if (getenv("SERRY_TEST_APART") != NULL)
+        return; /* the progress thread has a team and a floating-point mode of its own */
     if (run->with_team && self->kind == SERRY_PROCESSES)
         CHECK(self, count_threads() == before + wanted_threads() - 1);
     fesetround(FE_UPWARD); /* when the team has been there for long */
     one_call(self,
-             (serry_call){.kind = SERRY_KIND_ALLREDUCE, .dtype = SERRY_F32, .count = 2 * COUNT},
+             (serry_call){.kind = SERRY_KIND_ALLREDUCE, .dtype = SERRY_F32, .count = COUNT / 2},
              number++);
     fesetround(FE_TONEAREST);
 }
