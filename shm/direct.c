@@ -16,7 +16,6 @@
 #include <string.h>
 
 #include "operation.h"
-#include "reduce/reduce.h"
 #include "word.h"
 
 /* ---- share ------------------------------------------------------------------------------------ */

@@ -83,6 +83,7 @@ struct shm_member {
     bool crowded;   /* a large one: all members say that there are more ranks than cores */
     int team;       /* threads that share the work of a large one; 1 or less: none do */
     bool heavy;     /* one of these two: copies are more than memcpy */
+    bool teams;     /* some member has one, in a large operation: the same on all */
     wait_limit limit;
     serry_error *error; /* of the caller, during a run */
 

@@ -18,10 +18,7 @@
  * Where there are more ranks than cores, a turn costs each of them a switch, which is more than what a cache
  * saves. So parts are larger, and copied into the room, behind the result: twice, for one turn and the
  * next. */
-#include <string.h>
-
 #include "operation.h"
-#include "reduce/reduce.h"
 #include "word.h"
 
 #define CROWDED_BYTES ((size_t)1 << 20)

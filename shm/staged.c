@@ -14,10 +14,7 @@
  * with nobody missing. An input of private memory dies with its rank: where a member that gives is
  * sealed before that, every survivor finds it sealed below the same step, drops what it has, and
  * returns with its buffers as they were. */
-#include <string.h>
-
 #include "operation.h"
-#include "reduce/reduce.h"
 #include "word.h"
 
 static bool has_slices(const shm_member *m)
