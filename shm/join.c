@@ -335,9 +335,7 @@ void arena_choose_team(shm_arena *arena, const serry_job *job)
 
     if (job->team != SERRY_TEAM_OPENMP)
         return;
-    share = all_cores(arena, &living);
-    if (living > 1)
-        share /= living;
+    share = all_cores(arena, &living) / job->size; /* some may have left again by now */
     if (sched_getaffinity(0, sizeof(own), &own) == 0 && serry_cores(&own) < share)
         share = serry_cores(&own);
     atomic_store_explicit(&arena->team, openmp_threads(share), memory_order_relaxed);
