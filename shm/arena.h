@@ -27,6 +27,9 @@ typedef struct shm_arena {
     arena_slot *slots;
     arena_extent *extents;
     struct shm_heap *heap; /* NULL: none; see heap.h */
+    _Atomic int
+        team; /* threads that share the large work of a rank; 0 or 1: none do. Written by each
+                         rank of the process that asks for it, while it joins; relaxed, a hint */
 } shm_arena;
 
 /**
@@ -67,6 +70,10 @@ int arena_sign_in(shm_arena *arena, int slot, bool alone, serry_error *error);
 
 /* How to wait, given the cores of all that live. */
 wait_plan arena_plan_waiting(const shm_arena *arena);
+
+/* A rank of this process has joined: will it have a team, and how large? */
+void arena_choose_team(shm_arena *arena, const serry_job *job);
+
 /* Has this rank of the process one communicator left? */
 bool arena_is_last(shm_arena *arena, int slot);
 

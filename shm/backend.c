@@ -7,6 +7,7 @@
 #include "channel.h"
 #include "extent.h"
 #include "lifeline.h"
+#include "openmp.h"
 #include "operation.h"
 #include "record.h"
 #include "regain.h"
@@ -144,6 +145,8 @@ static int shm_close(serry_member *member, serry_error *error)
     if (m->whole && !*read_on)
         extent_give_all(m->group.arena, slot_of(m));
     shm_group group = m->group;
+    if (m->whole)
+        openmp_end();
     member_free(m);
     group_close(&group);
     return SERRY_OK;

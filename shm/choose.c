@@ -84,7 +84,8 @@ static void enter(shm_member *m)
     m->own->signature[step & 1] = m->signature;
     *input = (group_input){.reaches = reaches_all(m),
                            .crowded = is_crowded(m),
-                           .room = room_offer(m, own_room_bytes(m))};
+                           .room = room_offer(m, own_room_bytes(m)),
+                           .team = m->team > 1};
     if (operation_gives(m))
         input->direct = tell(arena, m->call.send, operation_input_bytes(m), &input->address);
     if (!may_follow(m))
@@ -96,6 +97,15 @@ static void enter(shm_member *m)
 static const group_input *said_by(const shm_member *m, int r)
 {
     return &group_cell_of(&m->group, r)->input[m->step & 1];
+}
+
+static bool some_have_teams(const shm_member *m)
+{
+    bool some = false;
+
+    for (int i = 0; i < m->alive_count; i++)
+        some |= said_by(m, m->alive[i])->team == 1;
+    return some;
 }
 
 /* Has every member said that it can read in the heaps of the others? */
@@ -227,6 +237,7 @@ static int enter_decided(shm_member *m)
         return rc;
     room_begun(m);
     m->crowded = all_crowded(m);
+    m->teams = some_have_teams(m);
     m->algorithm = choose_next(m);
     for (int i = 0; i < m->alive_count && uses_rooms(m); i++)
         if (!find_room(m, i))

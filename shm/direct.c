@@ -16,7 +16,6 @@
 #include <string.h>
 
 #include "operation.h"
-#include "reduce/reduce.h"
 #include "word.h"
 
 /* ---- share ------------------------------------------------------------------------------------ */
@@ -41,8 +40,7 @@ static void combine_slice(shm_member *m)
     for (int i = 0; i < m->alive_count; i++)
         vector[i] = m->input[m->alive[i]] + (m->first + first) * m->element;
     if (length != 0)
-        serry_reduce_vectors(group_out(&m->group, m->group.rank, m->step + 1), vector,
-                             m->alive_count, length, m->call.dtype, m->call.op);
+        operation_reduce(m, group_out(&m->group, m->group.rank, m->step + 1), vector, length);
 }
 
 static void copy_out(shm_member *m)
@@ -109,7 +107,7 @@ static void pull_work(shm_member *m)
         m->source[m->alive[i]] = m->input[m->alive[i]];
         m->stride[m->alive[i]] = block;
     }
-    operation_pull(m, needs_staging(m) ? m->staging : m->call.recv, block, m->call.count);
+    operation_pull_large(m, needs_staging(m) ? m->staging : m->call.recv, block, m->call.count);
 }
 
 static int pull_decided(shm_member *m)

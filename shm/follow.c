@@ -30,11 +30,11 @@
 #include <string.h>
 
 #include "operation.h"
-#include "reduce/reduce.h"
 #include "word.h"
 
-#define PIECE_BYTES                                                                                \
-    ((size_t)16 << 10) /* small beside a core's cache, long beside a cache line's way */
+/* Small beside a core's cache, long beside a cache line's way. A team would have nothing to share: with
+ * one a piece is what `out` holds. */
+#define PIECE_BYTES ((size_t)16 << 10)
 
 typedef struct range {
     int rank;
@@ -44,9 +44,9 @@ typedef struct range {
 
 static size_t piece_length(const shm_member *m)
 {
-    size_t bytes = m->group.chunk_bytes < PIECE_BYTES ? m->group.chunk_bytes : PIECE_BYTES;
+    bool whole = m->teams || m->group.chunk_bytes < PIECE_BYTES;
 
-    return bytes / m->element;
+    return (whole ? m->group.chunk_bytes : PIECE_BYTES) / m->element;
 }
 
 static range range_of(const shm_member *m, int index)
@@ -84,7 +84,7 @@ static void combine(const shm_member *m, void *to, size_t first, size_t length)
 
     for (int i = 0; i < m->alive_count; i++)
         vector[i] = m->input[m->alive[i]] + first * m->element;
-    serry_reduce_vectors(to, vector, m->alive_count, length, m->call.dtype, m->call.op);
+    operation_reduce(m, to, vector, length);
 }
 
 /* ---- the first step ---------------------------------------------------------------------------- */
@@ -132,7 +132,7 @@ static bool make_piece(const shm_member *m, const range *own, size_t k)
     say(m, k + 1);
     if (is_sealed(m))
         return false;
-    memcpy(result, buffer, length * m->element);
+    operation_fill(m, result, buffer, length * m->element);
     return true;
 }
 

@@ -18,6 +18,7 @@
 #include "local.h"
 #include "message.h"
 #include "monitor.h"
+#include "openmp.h"
 #include "record.h"
 #include "rendezvous.h"
 #include "segment.h"
@@ -300,22 +301,44 @@ static int check(shm_arena *arena, const serry_job *job, const arena_ticket *tic
     return SERRY_OK;
 }
 
-/* Ranks that are bound each to a core of its own have together as many cores as ranks. */
-wait_plan arena_plan_waiting(const shm_arena *arena)
+/* Processors that the living ranks may use together. */
+static int all_cores(const shm_arena *arena, int *living)
 {
     cpu_set_t all;
-    int living = 0;
 
+    *living = 0;
     CPU_ZERO(&all);
     for (int s = 0; s < arena_slots_used(arena); s++) {
         if (!slot_is_alive(&arena->slots[s]))
             continue;
-        living++;
+        ++*living;
         for (size_t cpu = 0; cpu < SHM_CPU_WORDS * 64 && cpu < CPU_SETSIZE; cpu++)
             if (arena->slots[s].cpus[cpu / 64] >> (cpu % 64) & 1)
                 CPU_SET(cpu, &all);
     }
-    return wait_plan_for(living, serry_cores(&all));
+    return serry_cores(&all);
+}
+
+/* Ranks that are bound each to a core of its own have together as many cores as ranks. */
+wait_plan arena_plan_waiting(const shm_arena *arena)
+{
+    int living, cores = all_cores(arena, &living);
+
+    return wait_plan_for(living, cores);
+}
+
+/* Bound ranks have their own cores, others an equal part of those that all may use. */
+void arena_choose_team(shm_arena *arena, const serry_job *job)
+{
+    cpu_set_t own;
+    int living, share;
+
+    if (job->team != SERRY_TEAM_OPENMP)
+        return;
+    share = all_cores(arena, &living) / job->size; /* some may have left again by now */
+    if (sched_getaffinity(0, sizeof(own), &own) == 0 && serry_cores(&own) < share)
+        share = serry_cores(&own);
+    atomic_store_explicit(&arena->team, openmp_threads(share), memory_order_relaxed);
 }
 
 /* One monitor a process: among thread ranks the first one that comes here starts it. */
@@ -452,5 +475,6 @@ shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
     if (arena->monitor != NULL)
         monitor_watch(arena->monitor);
     *plan = arena_plan_waiting(arena);
+    arena_choose_team(arena, job);
     return arena;
 }

@@ -205,6 +205,7 @@ typedef struct group_input {
     uint64_t result;                /* plain, likewise: place of its result; meaningful if lends */
     uint32_t crowded; /* plain, likewise: 1 where it finds more ranks than cores, else 0 */
     uint32_t lends;   /* plain, likewise: 1 where the others can read that, else 0 */
+    uint32_t team;    /* plain, likewise: 1 where a team works for this member, else 0 */
 } group_input;
 
 /* Behind each small buffer: by its member where calls share the step, plain, published by its word,

@@ -228,5 +228,6 @@ shm_arena *arena_join_late(const serry_job *job, wait_plan *plan, arena_entry *e
         return NULL;
     }
     *plan = arena_plan_waiting(arena);
+    arena_choose_team(arena, job);
     return arena;
 }

@@ -260,6 +260,19 @@ static int drive(shm_member *m)
     return __builtin_expect(m->dropped, 0) && is_pause(rc) ? rc : end(m, rc);
 }
 
+/* How a large call moves its data. */
+static void weigh(shm_member *m)
+{
+    size_t given = operation_input_bytes(m), got = operation_result_bytes(m);
+    size_t bytes = given > got ? given : got;
+
+    m->streams = bytes >= COPY_STREAM_BYTES;
+    m->team = 1;
+    if (bytes >= TEAM_OPERATION_BYTES)
+        m->team = atomic_load_explicit(&m->group.arena->team, memory_order_relaxed);
+    m->heavy = m->streams || m->team > 1;
+}
+
 static int begin(shm_member *m, const serry_call *call)
 {
     m->call = *call;
@@ -272,8 +285,7 @@ static int begin(shm_member *m, const serry_call *call)
         int rc = staging_reserve(m, operation_result_bytes(m));
         if (rc != SERRY_OK)
             return rc;
-        m->streams = operation_result_bytes(m) >= COPY_STREAM_BYTES ||
-                     operation_input_bytes(m) >= COPY_STREAM_BYTES;
+        weigh(m);
         choose_room(m);
     }
     m->published = false;
@@ -381,12 +393,17 @@ void operation_slice(const shm_member *m, size_t length, int index, int count, s
     *elements = length - *first < share ? length - *first : share;
 }
 
+static void find_blocks(const shm_member *m, size_t block, const void **vector)
+{
+    for (int i = 0; i < m->alive_count; i++)
+        vector[i] = m->source[m->alive[i]] + block * m->stride[m->alive[i]];
+}
+
 static void combine(shm_member *m, unsigned char *dest, size_t block, size_t count)
 {
     const void *vector[SERRY_MAX_RANKS];
 
-    for (int i = 0; i < m->alive_count; i++)
-        vector[i] = m->source[m->alive[i]] + block * m->stride[m->alive[i]];
+    find_blocks(m, block, vector);
     serry_reduce_vectors(dest, vector, m->alive_count, count, m->call.dtype, m->call.op);
 }
 
@@ -409,6 +426,18 @@ void operation_pull(shm_member *m, unsigned char *dest, size_t dest_stride, size
         if (to != from) /* this rank's own block, in place */
             operation_copy(m, to, from, bytes);
     }
+}
+
+void operation_pull_large(shm_member *m, unsigned char *dest, size_t dest_stride, size_t count)
+{
+    const void *vector[SERRY_MAX_RANKS];
+
+    if (!m->flow.combine || !operation_gets(m) || count == 0) {
+        operation_pull(m, dest, dest_stride, count);
+        return;
+    }
+    find_blocks(m, m->flow.send_n ? (size_t)m->group.rank : 0, vector);
+    operation_reduce(m, dest, vector, count);
 }
 
 void operation_commit(shm_member *m, const unsigned char *from)

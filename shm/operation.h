@@ -13,6 +13,7 @@
 #include "flow.h"
 #include "group.h"
 #include "room.h"
+#include "team.h"
 #include "wait.h"
 
 typedef struct shm_member shm_member;
@@ -84,6 +85,9 @@ struct shm_member {
     size_t element; /* bytes */
     bool streams;   /* a large one, of more than the caches keep */
     bool crowded;   /* a large one: all members say that there are more ranks than cores */
+    int team;       /* threads that share the work of a large one; 1 or less: none do */
+    bool heavy;     /* one of these two: copies are more than memcpy */
+    bool teams;     /* some member has one, in a large operation: the same on all */
     wait_limit limit;
     serry_error *error; /* of the caller, during a run */
 
@@ -260,13 +264,31 @@ static inline int operation_index(const shm_member *m)
  * apart. Combines, or copies, as the kind says. */
 void operation_pull(shm_member *m, unsigned char *dest, size_t dest_stride, size_t count);
 
-/* As memcpy, between buffers of an operation: past the caches, if it has more than they keep. */
+/* As operation_pull, in a large operation. */
+void operation_pull_large(shm_member *m, unsigned char *dest, size_t dest_stride, size_t count);
+
+/* As memcpy, between buffers of an operation: past the caches, if it has more than they keep, and by the
+ * team. What is written is the rank's own: see team.h. */
 static inline void operation_copy(const shm_member *m, void *dest, const void *source, size_t bytes)
 {
-    if (__builtin_expect(m->streams && bytes >= OPERATION_STREAMED, 0))
-        copy_stream(dest, source, bytes);
+    if (__builtin_expect(m->heavy && bytes >= OPERATION_STREAMED, 0))
+        team_copy(m->team, dest, source, bytes, m->streams);
     else
         copy_short(dest, source, bytes);
+}
+
+/* The same in a large operation, for what others read next: through the caches. */
+static inline void operation_fill(const shm_member *m, void *dest, const void *source, size_t bytes)
+{
+    team_copy(m->team, dest, source, bytes, false);
+}
+
+/* Combine `count` elements of a vector of each member, in a large operation, into memory of the rank's
+ * own. */
+static inline void operation_reduce(const shm_member *m, void *result, const void *const *vector,
+                                    size_t count)
+{
+    team_reduce(m->team, result, vector, m->alive_count, count, m->call.dtype, m->call.op);
 }
 
 /* Hand a result out that lies in `from` as it shall lie in the receive buffer; the blocks of absent

@@ -18,10 +18,7 @@
  * Where there are more ranks than cores, a turn costs each of them a switch, which is more than what a cache
  * saves. So parts are larger, and copied into the room, behind the result: twice, for one turn and the
  * next. */
-#include <string.h>
-
 #include "operation.h"
-#include "reduce/reduce.h"
 #include "word.h"
 
 #define CROWDED_BYTES ((size_t)1 << 20)
@@ -124,7 +121,8 @@ static void copy_in(shm_member *m, size_t t)
     for (int i = 0; i < m->alive_count; i++) {
         size_t first, length = i == mine ? 0 : part_of(m, i, t, &first);
         if (length != 0)
-            memcpy(in + place_of(m, mine, i), send + first * m->element, length * m->element);
+            operation_fill(m, in + place_of(m, mine, i), send + first * m->element,
+                           length * m->element);
     }
 }
 
@@ -145,10 +143,9 @@ static void combine(shm_member *m, size_t t)
         return;
     to += t * part_length(m) * m->element;
     bool by_out = m->streams && !m->crowded;
-    serry_reduce_vectors(by_out ? out : to, vector, m->alive_count, length, m->call.dtype,
-                         m->call.op);
+    operation_reduce(m, by_out ? out : to, vector, length);
     if (by_out)
-        copy_stream(to, out, length * m->element);
+        team_copy(m->team, to, out, length * m->element, true);
 }
 
 static void work(shm_member *m)

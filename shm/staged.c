@@ -14,10 +14,7 @@
  * with nobody missing. An input of private memory dies with its rank: where a member that gives is
  * sealed before that, every survivor finds it sealed below the same step, drops what it has, and
  * returns with its buffers as they were. */
-#include <string.h>
-
 #include "operation.h"
-#include "reduce/reduce.h"
 #include "word.h"
 
 static bool has_slices(const shm_member *m)
@@ -57,8 +54,8 @@ static void copy_in(shm_member *m, size_t t)
     const unsigned char *send = m->call.send;
 
     for (size_t b = 0; b < blocks; b++)
-        memcpy(in + b * chunk_length(m) * m->element, send + b * m->call.count * m->element + first,
-               bytes);
+        operation_fill(m, in + b * chunk_length(m) * m->element,
+                       send + b * m->call.count * m->element + first, bytes);
 }
 
 /* Point m->source at chunk t of every input, as published with the last step. */
@@ -87,8 +84,7 @@ static void combine_slice(shm_member *m, size_t t)
     for (int i = 0; i < m->alive_count; i++)
         vector[i] = m->source[m->alive[i]] + first * m->element;
     if (length != 0)
-        serry_reduce_vectors(group_out(&m->group, m->group.rank, m->step + 1), vector,
-                             m->alive_count, length, m->call.dtype, m->call.op);
+        operation_reduce(m, group_out(&m->group, m->group.rank, m->step + 1), vector, length);
 }
 
 /* All slices of chunk t into the staging room. */
@@ -107,8 +103,8 @@ static void copy_out(shm_member *m, size_t t)
 static void pull_chunk(shm_member *m, size_t t)
 {
     find_sources(m, t);
-    operation_pull(m, m->staging + t * chunk_length(m) * m->element, m->call.count * m->element,
-                   length_of(m, t));
+    operation_pull_large(m, m->staging + t * chunk_length(m) * m->element,
+                         m->call.count * m->element, length_of(m, t));
 }
 
 static void work(shm_member *m)

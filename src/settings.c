@@ -1,4 +1,4 @@
-/* settings.c - what a job may be told beside who is who: timeout, pool, policy, entry, backend. */
+/* settings.c - what a job may be told beside who is who: timeout, pool, policy, team, entry, backend. */
 #include "settings.h"
 
 #include <errno.h>
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "comm.h"
+#include "openmp.h"
 #include "record.h"
 
 #define DEFAULT_TIMEOUT_MS 300000
@@ -135,7 +136,7 @@ static int find_pool(const serry_config *config, serry_job *job, serry_error *er
     return SERRY_OK;
 }
 
-/* ---- policy, entry, backend ---------------------------------------------------------------- */
+/* ---- policy, team, entry, backend ---------------------------------------------------------- */
 
 static int find_policy(const serry_config *config, serry_job *job, serry_error *error)
 {
@@ -156,12 +157,35 @@ static int find_policy(const serry_config *config, serry_job *job, serry_error *
     return SERRY_OK;
 }
 
+/* A team that is asked for must be possible. */
+static int find_team(const serry_config *config, serry_job *job, serry_error *error)
+{
+    static const char *const k_teams[] = {"none", "openmp"};
+    int team = 0;
+
+    job->team = config->team;
+    if (config->team < SERRY_TEAM_ENVIRONMENT || config->team > SERRY_TEAM_OPENMP)
+        return serry_fail(error, SERRY_ERR_INVALID, "team is %d in serry_config, which is none",
+                          (int)config->team);
+    if (config->team == SERRY_TEAM_ENVIRONMENT) {
+        int result = !serry_is_set("SERRY_TEAM")
+                         ? SERRY_OK
+                         : read_word("SERRY_TEAM", k_teams, 2, &team, error);
+        if (result != SERRY_OK)
+            return result;
+        job->team = (serry_team)(SERRY_TEAM_NONE + team);
+    }
+    return job->team == SERRY_TEAM_OPENMP ? openmp_load(error) : SERRY_OK;
+}
+
 int serry_settings_find(const serry_config *config, serry_job *job, serry_error *error)
 {
     int result = find_timeout(config, job, error);
     if (result == SERRY_OK)
         result = find_pool(config, job, error);
-    return result == SERRY_OK ? find_policy(config, job, error) : result;
+    if (result == SERRY_OK)
+        result = find_policy(config, job, error);
+    return result == SERRY_OK ? find_team(config, job, error) : result;
 }
 
 int serry_settings_find_entry(const serry_config *config, serry_job *job, serry_error *error)

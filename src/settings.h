@@ -4,7 +4,7 @@
 
 #include <serry/backend.h>
 
-/* Timeout, pool and policy, each from the configuration, its variable or its default. */
+/* Timeout, pool, policy and team, each from the configuration, its variable or its default. */
 int serry_settings_find(const serry_config *config, serry_job *job, serry_error *error);
 
 /* How the rank comes into the job. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Programs that know nothing of the heap, under `serry run --heap`.
 #
-#   tests/heap.sh CASE SERRY PROGRAM LIBRARY      CASE: direct copies fork death plain mixed numpy shell
+#   tests/heap.sh CASE SERRY PROGRAM LIBRARY      see below, and heap_ranks.c
 set -euo pipefail
 what=$1 serry=$2 program=$3 library=$4
 here=$(cd "$(dirname "$0")" && pwd)
@@ -18,11 +18,20 @@ if [ "$what" = numpy ] && ! $python -c 'import numpy' 2>/dev/null; then
 fi
 
 case $what in
-direct | fork)
+direct | fork | kills)
     "$serry" run -n 3 --heap --timeout 100 "$program" "$what"
     ;;
 death)
     "$serry" run -n 3 --heap --respawn 1 --timeout 100 "$program" death
+    ;;
+replaced)
+    "$serry" run -n 3 --heap --respawn 1 --timeout 100 "$program" replaced
+    ;;
+spare)
+    "$serry" run -n 3 --heap --spares 1 --timeout 100 "$program" replaced
+    ;;
+middle)
+    "$serry" run -n 3 --heap --respawn 12 --timeout 140 "$program" middle
     ;;
 copies) # without --heap
     "$serry" run -n 3 --timeout 100 "$program" copies

@@ -13,7 +13,7 @@
 
 #define VICTIM 1
 #define RANKS 3
-#define COUNT ((size_t)120000)
+#define COUNT ((size_t)140000) /* for a team as well */
 #define PAGE ((size_t)4096)
 
 enum { COPYING, GO_ON, SEALED }; /* flags of a run */
@@ -196,6 +196,26 @@ static void rooms_are_given_back(void **state)
     run_ranks(SERRY_PROCESSES, RANKS, body_given_back, NULL);
 }
 
+/* ---- more ranks than cores --------------------------------------------------------------------- */
+
+static void body_crowded(test_rank *self)
+{
+    int64_t ranks = self->size;
+
+    for (int turn = 0; turn < 2; turn++)
+        expect_sum(self, self->comm, (size_t)1 << 21, self->rank, ranks * (ranks - 1) / 2, ranks);
+    CHECK(self, member_of(self->comm)->algorithm == &algorithm_slices);
+}
+
+/* Fault:  more ranks than cores, and vectors that go past the caches: parts are larger than the buffers.
+ * Expect: each stays within its memory. */
+static void larger_parts_stay_in_their_rooms(void **state)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    (void)state;
+    run_ranks(SERRY_PROCESSES, cores < 15 ? (int)cores + 1 : 16, body_crowded, NULL);
+}
+
 /* ---- a pool without space ---------------------------------------------------------------------- */
 
 static void body_no_space(test_rank *self)
@@ -235,6 +255,7 @@ int main(void)
         cmocka_unit_test(sealed_while_it_copies_a_rank_gets_what_all_got),
         cmocka_unit_test(killed_a_rank_bars_no_rooms),
         cmocka_unit_test(rooms_are_given_back),
+        cmocka_unit_test(larger_parts_stay_in_their_rooms),
         cmocka_unit_test(no_space_in_the_pool_is_no_error),
     };
 

@@ -21,9 +21,9 @@
 
 static int forget_variables(void **state)
 {
-    static const char *const variables[] = {"SERRY_RANK",   "SERRY_SIZE",       "SERRY_JOB",
-                                            "SERRY_POLICY", "SERRY_ENTRY",      "SERRY_BACKEND",
-                                            "SERRY_POOL",   "SERRY_TIMEOUT_MS", "SERRY_PROGRESS"};
+    static const char *const variables[] = {
+        "SERRY_RANK",    "SERRY_SIZE", "SERRY_JOB",        "SERRY_POLICY",   "SERRY_ENTRY",
+        "SERRY_BACKEND", "SERRY_POOL", "SERRY_TIMEOUT_MS", "SERRY_PROGRESS", "SERRY_TEAM"};
     (void)state;
     for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); i++)
         unsetenv(variables[i]);
@@ -227,6 +227,26 @@ static void progress_comes_from_configuration_variable_or_default(void **state)
     assert_non_null(strstr(error.message, "7"));
 }
 
+static void the_team_comes_from_configuration_variable_or_default(void **state)
+{
+    static const char *const wrong[] = {"", "OpenMP", "4", "openmp "};
+    serry_config config = SERRY_CONFIG_INIT;
+    (void)state;
+
+    assert_int_equal(job_of(&config).team, SERRY_TEAM_NONE);
+    setenv("SERRY_TEAM", "openmp", 1);
+    assert_int_equal(job_of(&config).team, SERRY_TEAM_OPENMP);
+    setenv("SERRY_TEAM", "none", 1);
+    assert_int_equal(job_of(&config).team, SERRY_TEAM_NONE);
+    config.team = SERRY_TEAM_OPENMP; /* counts more than what the variable says */
+    assert_int_equal(job_of(&config).team, SERRY_TEAM_OPENMP);
+    config.team = (serry_team)3;
+    expect_invalid(&config, "team", "3", "none");
+    config.team = SERRY_TEAM_ENVIRONMENT;
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+        expect_junk(&config, "SERRY_TEAM", wrong[i], "none, openmp");
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, forget_variables, forget_variables)
@@ -238,6 +258,7 @@ int main(void)
         CASE(a_spare_has_a_size_and_no_number),
         CASE(backends_come_from_configuration_variable_or_default),
         CASE(progress_comes_from_configuration_variable_or_default),
+        CASE(the_team_comes_from_configuration_variable_or_default),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

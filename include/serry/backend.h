@@ -30,6 +30,7 @@ typedef struct serry_job {
     int timeout_ms;    /* < 0: none */
     size_t pool_bytes; /* room for alloc over all ranks */
     serry_policy policy;
+    serry_team team;       /* not SERRY_TEAM_ENVIRONMENT */
     serry_entry entry;     /* not SERRY_ENTRY_ENVIRONMENT */
     serry_rank_set absent; /* ranks that had failed before this backend was turned to: they will not
                               come, and count as failed from the beginning. Usually none */

@@ -60,7 +60,8 @@ const char *serry_version(void);
  * @retval SERRY_ERR_RANK_FAILED  A rank ended while joining.
  * @retval SERRY_ERR_LAYOUT       A rank runs an incompatible build.
  * @retval SERRY_ERR_ARENA        What another process says of the job's arena cannot be right.
- * @retval SERRY_ERR_UNSUPPORTED  The backend cannot do it: replacements, spares, SERRY_WAIT.
+ * @retval SERRY_ERR_UNSUPPORTED  The backend cannot do it: replacements, spares, SERRY_WAIT. Or a
+ *                                team is asked for, and libgomp cannot be loaded.
  * @retval SERRY_ERR_CANCELLED    The job has ended without need of this spare or replacement.
  * @retval SERRY_ERR_SYSTEM       A system call failed; the record has its errno.
  *

@@ -88,6 +88,13 @@ typedef enum serry_progress {
     SERRY_PROGRESS_CALLER           /* whoever waits, tests, or makes a synchronous call */
 } serry_progress;
 
+/* Who copies and reduces in large operations of a rank that owns several cores: docs/reductions.md. */
+typedef enum serry_team {
+    SERRY_TEAM_ENVIRONMENT = 0, /* SERRY_TEAM (none, openmp), or none */
+    SERRY_TEAM_NONE,            /* the thread that calls, or the progress thread, alone */
+    SERRY_TEAM_OPENMP           /* it and an OpenMP team: OMP_NUM_THREADS says how many */
+} serry_team;
+
 /* What carries the collectives of a communicator: backend.h. */
 struct serry_backend;
 
@@ -129,10 +136,11 @@ typedef struct serry_config {
     serry_progress progress;             /* who drives operations that were started */
     int progress_cpu; /* where its thread runs; -1: anywhere. The first communicator of a process
                          that needs the thread decides */
+    serry_team team;  /* who copies and reduces; the same for all thread ranks of a job */
 } serry_config;
 
 // clang-format off
-#define SERRY_CONFIG_INIT {sizeof(serry_config), -1, -1, NULL, SERRY_PROCESSES, 0, 0, -1, SERRY_ENTRY_ENVIRONMENT, NULL, SERRY_PROGRESS_ENVIRONMENT, -1}
+#define SERRY_CONFIG_INIT {sizeof(serry_config), -1, -1, NULL, SERRY_PROCESSES, 0, 0, -1, SERRY_ENTRY_ENVIRONMENT, NULL, SERRY_PROGRESS_ENVIRONMENT, -1, SERRY_TEAM_ENVIRONMENT}
 // clang-format on
 
 /* A user-defined reduction: accumulator[i] = accumulator[i] (op) next[i] for i in [0, count).
