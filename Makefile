@@ -5,7 +5,7 @@
 #   make test       build and run all tests
 #   make crash-all  kill a rank at every instruction of every call: takes weeks. CRASH_SHARE=3/20 does
 #                   one share of 20; CRASH_PROGRESS=FILE goes on where it was ended
-#   make crash-changes  the same wherever an instruction changes the arena: takes 20 minutes. The tests
+#   make crash-changes  the same wherever an instruction changes the arena: takes 40 minutes. The tests
 #                   try a sample of the long calls
 #   make chaos      ranks that die, stop and are replaced at random: 10 minutes each with 4, 8 and 16
 #   make model-all  check the models of the protocol in their larger forms: takes long
@@ -44,8 +44,7 @@ crash-all:
 
 crash-changes:
 	@scripts/dependencies.sh build test
-	@scripts/build.sh release crash
-	@build/release/tests/crash all --changes
+	@scripts/test.sh release -C changes -L changes
 
 model-all:
 	@scripts/dependencies.sh build test
