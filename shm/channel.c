@@ -78,8 +78,15 @@ static COLD void blame(const shm_member *m, const char *what, int peer, serry_er
     }
 }
 
-COLD int channel_fail_ended(const shm_member *m, const char *what, int peer, serry_error *error)
+static bool is_sealed(const shm_member *m)
 {
+    return (atomic_load_explicit(&m->own->word, memory_order_seq_cst) & WORD_SEALED) != 0;
+}
+
+COLD int channel_fail_ended(shm_member *m, const char *what, int peer, serry_error *error)
+{
+    if (is_sealed(m)) /* looked at after the other one's word */
+        return channel_fail_excluded(m, what, error);
     blame(m, what, peer, error);
     return serry_fail(error, SERRY_ERR_RANK_FAILED, "%s: rank %d has left or failed", what, peer);
 }
@@ -95,11 +102,6 @@ COLD int channel_fail_memory(const shm_member *m, const char *what, serry_error 
 {
     serry_error_begin(error, what, 0, m->group.rank);
     return serry_fail(error, SERRY_ERR_NO_SPACE, "%s: out of memory for messages", what);
-}
-
-static bool is_sealed(const shm_member *m)
-{
-    return (atomic_load_explicit(&m->own->word, memory_order_seq_cst) & WORD_SEALED) != 0;
 }
 
 int channel_may(shm_member *m, const char *what, serry_error *error)

@@ -67,8 +67,8 @@ int channel_may(shm_member *m, const char *what, serry_error *error);
 /* This rank's word is sealed. */
 int channel_fail_excluded(shm_member *m, const char *what, serry_error *error);
 
-/* The other end has failed or left. */
-int channel_fail_ended(const shm_member *m, const char *what, int peer, serry_error *error);
+/* The other end has failed or left: SERRY_ERR_RANK_FAILED, or SERRY_ERR_EXCLUDED if this rank was sealed before. */
+int channel_fail_ended(shm_member *m, const char *what, int peer, serry_error *error);
 
 /* What rank `peer` says in the arena cannot be. */
 int channel_fail_arena(const shm_member *m, const char *what, int peer, serry_error *error);

@@ -150,12 +150,12 @@ static int look_last(shm_member *m, int source)
 }
 
 /* The slot of a rank that has failed is dead before its words are sealed. */
-static int tell_end(const shm_member *m, int source, serry_error *error)
+static int tell_end(shm_member *m, int source, serry_error *error)
 {
     const arena_slot *slot = &m->group.arena->slots[m->group.header->slot[source] % SHM_SLOTS];
     int rc = channel_fail_ended(m, "receive", source, error);
 
-    return slot_is_dead(slot) ? rc : SERRY_HAS_LEFT;
+    return rc == SERRY_ERR_EXCLUDED || slot_is_dead(slot) ? rc : SERRY_HAS_LEFT;
 }
 
 int channel_peek(shm_member *m, int source, serry_envelope *envelope, serry_error *error)
