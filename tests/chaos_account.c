@@ -137,8 +137,9 @@ uint64_t chaos_account_request(chaos_rank *self, chaos_group *g, int code, const
         *met = true;
         return account_joined(self, g, error);
     default:
-        expect(self, g, code == SERRY_ERR_RANK_MISMATCH && (g->policy != SERRY_REPORT || *met),
-               "unexpected", code, 0);
+        if (code != SERRY_ERR_RANK_MISMATCH || (g->policy == SERRY_REPORT && !*met))
+            chaos_fail(self, "request: unexpected: %s (%s)", serry_error_name(code),
+                       error->message);
         *met = true;
         return 0;
     }
