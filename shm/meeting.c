@@ -432,7 +432,7 @@ static int proceed(shm_member *m, bool may_leave, int *repeat, serry_error *erro
     return rc == SERRY_OK && m->meeting.phase == PHASE_READY ? finish(m, repeat, error) : rc;
 }
 
-int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serry_error *error)
+static int meet(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serry_error *error)
 {
     int rc;
 
@@ -453,6 +453,15 @@ int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serr
         *votes = m->meeting.votes;
     else if (wait_is_over(rc)) /* SERRY_ERR_PENDING: it had not begun */
         m->meeting.phase = 0;
+    return rc;
+}
+
+int meeting_run(shm_member *m, uint64_t vote, uint64_t *votes, int *repeat, serry_error *error)
+{
+    int rc = meet(m, vote, votes, repeat, error);
+
+    if (wait_is_over(rc)) /* the call that waits for it begins, or fails */
+        m->news &= ~(unsigned)NEWS_AWAITED;
     return rc;
 }
 

@@ -299,6 +299,16 @@ bool operation_is_same(const serry_call *a, const serry_call *b)
            a->count == b->count && a->list == b->list && a->send == b->send && a->recv == b->recv;
 }
 
+/* The call comes first when the meeting is over, or when somebody goes on with it: no other one before. */
+static void await_meeting(shm_member *m, const serry_call *call)
+{
+    if (m->open)
+        return;
+    m->call = *call;
+    m->signature = operation_signature(m, call);
+    m->news |= NEWS_AWAITED;
+}
+
 /* Somebody calls, or the operation is open, or there is something to do first. OPERATION_GOES_ON: as
  * usual, then. */
 static COLD int look_around(shm_member *m, const serry_call *call)
@@ -309,8 +319,9 @@ static COLD int look_around(shm_member *m, const serry_call *call)
         m->open = m->dropped = false;
         return operation_fail_revoked(m);
     }
-    if (m->open && !operation_is_same(&m->call, call))
+    if ((m->open || m->news & NEWS_AWAITED) && !operation_is_same(&m->call, call))
         return operation_fail_pending(m);
+    m->news &= ~(unsigned)NEWS_AWAITED;
     if (m->news & NEWS_AHEAD)
         return batch_hand_out_ahead(m, call);
     if (m->news) { /* before the next meeting */
@@ -319,8 +330,10 @@ static COLD int look_around(shm_member *m, const serry_call *call)
         if (m->policy == SERRY_REPORT)
             return operation_fail_joined(m); /* it has been counted already */
     }
-    if (group_called(&m->group) >= m->hears)
+    if (group_called(&m->group) >= m->hears) {
+        await_meeting(m, call);
         return operation_fail_meeting(m);
+    }
     if (m->dropped) /* under SERRY_WAIT, and nobody has come yet */
         return wait_for_replacement(m);
     return OPERATION_GOES_ON;

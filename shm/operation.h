@@ -33,8 +33,9 @@ typedef struct algorithm {
     int (*decided)(shm_member *m);
 } algorithm;
 
-/* Replacements have joined, which is to be told; results are there already: see batch.c. */
-enum { NEWS_JOINED = 1u, NEWS_AHEAD = 2u };
+/* Replacements have joined, which is to be told; results are there already: see batch.c; a call that has
+ * not begun, m->call, waits for a meeting, and keeps its turn when it runs out of time there. */
+enum { NEWS_JOINED = 1u, NEWS_AHEAD = 2u, NEWS_AWAITED = 4u };
 
 /* The last decision found members absent, which is to be forgotten; there are blocks: see levels.c. */
 enum { RARE_ABSENT = 1u, RARE_LEVELS = 2u };

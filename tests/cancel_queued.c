@@ -9,6 +9,7 @@
 #include "flight.h"
 
 enum { RANKS = 3, CANCELLER = 0, CALLER = 1, LATE = 2, TAG = 5, ID = 4 };
+enum { SOON_MS = 50 };
 enum { FLAG_CANCELLED, FLAG_FINALIZED }; /* raised once in a run */
 
 typedef struct begun {
@@ -229,6 +230,46 @@ static void body_meeting(test_rank *self)
     EXPECT_OK(self, serry_barrier(self->comm));
 }
 
+/* Fault:  a request runs out of time in a meeting that was called before it began, and the next one is
+ *         started before anybody has looked at it.
+ * Wanted: that one does not begin in its place. */
+static void run_out_of_time(test_rank *self)
+{
+    begun b = {.self = self, .in = INT64_C(1) << 8 * self->rank};
+    serry_request **const request[] = {&b.first, &b.second};
+
+    while (self->comm->backend->called(self->comm->member) != SERRY_ERR_MEETING)
+        test_sleep_ms(1);
+    EXPECT_OK(self, serry_set_timeout(self->comm, SOON_MS));
+    for (int i = 0; i < 2; i++) {
+        EXPECT_OK(self, serry_iallreduce(&b.in, &b.out[i], 1, SERRY_I64, SERRY_SUM, self->comm,
+                                         request[i]));
+        while (!has_ended(*request[i])) /* the progress thread hears of it, this one does not */
+            test_sleep_ms(1);
+    }
+    expect_record(self, &b.first, SERRY_ERR_TIMEOUT, "meet", "");
+    expect_record(self, &b.second, SERRY_ERR_PENDING, "allreduce", "open");
+    EXPECT_OK(self, serry_set_timeout(self->comm, -1));
+    test_raise(self, FLAG_CANCELLED);
+    for (int i = 0; i < 2; i++)
+        EXPECT_OK(self, serry_allreduce(&b.in, &b.out[i], 1, SERRY_I64, SERRY_SUM, self->comm));
+    expect_sums(self, &b);
+}
+
+static void body_timeout(test_rank *self)
+{
+    test_meet(self);
+    if (self->rank == CANCELLER)
+        run_out_of_time(self);
+    if (self->rank == LATE)
+        test_await(self, FLAG_CANCELLED, 1);
+    if (self->rank == CALLER)
+        call_meeting(self);
+    if (self->rank != CANCELLER)
+        take_part(self);
+    EXPECT_OK(self, serry_barrier(self->comm));
+}
+
 /* ---- when the communicator is finalized --------------------------------------------------------- */
 
 static void body_finalize(test_rank *self)
@@ -267,6 +308,12 @@ static void cancelled_on_the_way_to_a_meeting(void **state)
     on_all(body_meeting);
 }
 
+static void out_of_time_on_the_way_to_a_meeting(void **state)
+{
+    (void)state;
+    run_driven(SERRY_PROGRESS_THREAD, RANKS, body_timeout);
+}
+
 static void the_records_after_finalize(void **state)
 {
     (void)state;
@@ -278,6 +325,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(cancelled_where_it_was_just_started),
         cmocka_unit_test(cancelled_on_the_way_to_a_meeting),
+        cmocka_unit_test(out_of_time_on_the_way_to_a_meeting),
         cmocka_unit_test(the_records_after_finalize),
     };
 

@@ -196,6 +196,8 @@ static int socket_meet(serry_member *member, uint64_t vote, const serry_limit *l
         *repeat = SERRY_FINISH;
         rc = SERRY_OK;
     }
+    if (rc != SERRY_ERR_TIMEOUT && rc != SERRY_ERR_CANCELLED && rc != SERRY_ERR_AGAIN)
+        work->awaited = false;
     return leave(m, rc);
 }
 

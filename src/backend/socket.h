@@ -233,6 +233,7 @@ typedef struct stream {
 
     /* the operation that is open: number done + 1 */
     bool open;
+    bool awaited; /* it has not begun, but keeps its turn: it waits for a meeting */
     serry_call call;
     uint64_t signature;
     body *given;     /* what this rank contributes; NULL: nothing */

@@ -351,7 +351,7 @@ int stream_run(socket_member *m, stream *s, const serry_call *call, const serry_
     m->error = error;
     m->limit = *limit;
     mesh_pump(m->mesh);
-    if (!s->open)
+    if (!s->open && !s->awaited)
         s->call = *call; /* for the records */
     else if (!is_same(&s->call, call))
         return m->revoked && s->which == WORK ? interrupted(m, s) : failure_pending(m, s);
@@ -359,6 +359,9 @@ int stream_run(socket_member *m, stream *s, const serry_call *call, const serry_
     const stream *control = &m->stream[CONTROL];
     if (!s->open || (control->open && control->call.kind == SERRY_KIND_MEET))
         rc = interrupted(m, s);
+    s->awaited = rc == SERRY_ERR_MEETING && !s->open;
+    if (s->awaited)
+        s->signature = serry_call_signature(call);
     if (rc == SERRY_OK && !s->open)
         rc = begin(m, s, call);
     return rc == SERRY_OK ? go_on(m, s, limit) : rc;
