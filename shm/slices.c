@@ -21,7 +21,9 @@
 #include "operation.h"
 #include "word.h"
 
+/* A part, in its room; of all members together, so that many of them do not fill the caches and the pool. */
 #define CROWDED_BYTES ((size_t)1 << 20)
+#define CROWDED_TOTAL ((size_t)16 << 20)
 
 void slices_range(const shm_member *m, int index, size_t *first, size_t *length)
 {
@@ -37,10 +39,12 @@ void slices_range(const shm_member *m, int index, size_t *first, size_t *length)
 static size_t in_bytes(const shm_member *m, bool crowded)
 {
     size_t all = (operation_input_bytes(m) + SHM_LINE - 1) / SHM_LINE * SHM_LINE;
+    size_t most = CROWDED_TOTAL / (size_t)m->group.size / SHM_LINE * SHM_LINE;
 
     if (!crowded)
         return m->group.chunk_bytes;
-    return all < CROWDED_BYTES ? all : CROWDED_BYTES;
+    most = most < CROWDED_BYTES ? most : CROWDED_BYTES;
+    return all < most ? all : most;
 }
 
 static size_t result_bytes(const shm_member *m, int index)
