@@ -14,6 +14,8 @@
 #include "vitals.h"
 #include "word.h"
 
+enum { LEAVE_MS = 10000 }; /* for others to end, or go on with, what they write */
+
 /* serry_member is what the floor above calls a shm_member. */
 static shm_member *own(serry_member *member)
 {
@@ -131,6 +133,18 @@ static int check_thread(const shm_member *m, serry_error *error)
                       m->group.rank);
 }
 
+/* Nobody begins any more to write into the result of an operation that is left open, once the own word is
+ * sealed; who is at it goes on for a moment. */
+static void leave_open(shm_member *m)
+{
+    static const serry_limit limit = {.timeout_ms = LEAVE_MS};
+    serry_error error;
+
+    wait_begin(&m->limit, &limit);
+    m->error = &error;
+    (void)operation_leave(m);
+}
+
 static int shm_close(serry_member *member, serry_error *error)
 {
     shm_member *m = own(member);
@@ -139,6 +153,7 @@ static int shm_close(serry_member *member, serry_error *error)
     if (rc != SERRY_OK)
         return rc;
     group_seal_member(&m->group, m->group.rank); /* first: messages that lie there are not sent */
+    leave_open(m);
     room_close(m);
     bool *read_on = &m->group.arena->read_on[slot_of(m)];
     *read_on |= m->open && (m->published || m->passed); /* it takes part in that one */
@@ -187,6 +202,19 @@ static int shm_split(serry_member *member, int colour, int key, const serry_limi
 }
 
 /* ---- membership -------------------------------------------------------------------------------- */
+
+/* Before members find to each other on their control words: what the revocation has ended is theirs again. */
+static int clear(shm_member *m, const serry_limit *limit, serry_error *error)
+{
+    if (group_called(&m->group) == GROUP_CALL_REVOKED) {
+        wait_begin(&m->limit, limit);
+        m->error = error;
+        int rc = operation_leave(m);
+        if (rc != SERRY_OK)
+            return rc;
+    }
+    return meeting_clear(m, error);
+}
 
 static int shm_set_policy(serry_member *member, serry_policy policy, serry_error *error)
 {
@@ -247,7 +275,7 @@ static int shm_agree(serry_member *member, serry_op op, uint64_t *value, const s
                        .recv = value};
 
     wait_begin(&m->limit, limit);
-    int rc = meeting_clear(own(member), error);
+    int rc = clear(own(member), limit, error);
     if (rc != SERRY_OK)
         return rc;
     while ((rc = operation_run(m, &call, error)) == SERRY_ERR_RANK_MISMATCH && m->met)
@@ -262,7 +290,7 @@ static int shm_shrink(serry_member *member, const serry_limit *limit, serry_memb
 
     wait_begin(&m->limit, limit);
     *rest = NULL;
-    int rc = meeting_clear(own(member), error);
+    int rc = clear(own(member), limit, error);
     if (rc != SERRY_OK)
         return rc;
     rc = split_run(m, 0, m->group.rank, &new_member, error);

@@ -4,6 +4,7 @@
 #include "operation.h"
 #include "record.h"
 #include "word.h"
+#include "writes.h"
 
 const algorithm *choose_first(const shm_member *m)
 {
@@ -13,6 +14,11 @@ const algorithm *choose_first(const shm_member *m)
 }
 
 /* ---- the first step of a large call: who is there, what do they call, where is their input? ---- */
+
+static bool may_be_direct(const shm_member *m)
+{
+    return m->variant != VARIANT_COPY && m->variant != VARIANT_NO_ROOM;
+}
 
 static bool is_crowded(const shm_member *m)
 {
@@ -37,7 +43,7 @@ void choose_room(shm_member *m)
     bool copies = m->variant == VARIANT_COPY;
     uint64_t where;
 
-    if (m->variant == VARIANT_CHOOSE || m->variant == VARIANT_FOLLOW)
+    if (may_be_direct(m))
         copies = m->group.arena->kind != SERRY_THREADS && m->alive_count > 1 &&
                  !heap_find(m->group.arena, m->call.send, operation_input_bytes(m), &where);
     if (copies)
@@ -60,10 +66,17 @@ static bool reaches_all(shm_member *m)
     return all;
 }
 
-/* Does everybody get the combination of whole vectors, in an algorithm that reads results, too? */
-static bool may_follow(const shm_member *m)
+/* Does somebody get the combination of whole vectors? There are algorithms then that read results of
+ * others, or write them. */
+static bool may_lend(const shm_member *m)
 {
-    return m->flow.combine && !m->flow.send_n && !m->flow.to_root && m->alive_count > 1;
+    return m->flow.combine && !m->flow.send_n && m->alive_count > 1 && may_be_direct(m);
+}
+
+/* Does a member get it? */
+static bool gets(const shm_member *m, int r)
+{
+    return !m->flow.to_root || r == m->call.root;
 }
 
 /* Can the others read these bytes where they lie? Then that is where. */
@@ -85,12 +98,15 @@ static void enter(shm_member *m)
     *input = (group_input){.reaches = reaches_all(m),
                            .crowded = is_crowded(m),
                            .room = room_offer(m, own_room_bytes(m)),
-                           .team = m->team > 1};
+                           .team = m->team > 1,
+                           .sees = may_lend(m) && writes_can_be_seen(m)};
     if (operation_gives(m))
         input->direct = tell(arena, m->call.send, operation_input_bytes(m), &input->address);
-    if (!may_follow(m))
+    if (!may_lend(m))
         return;
-    input->lends = tell(arena, m->call.recv, operation_result_bytes(m), &input->result);
+    if (operation_gets(m))
+        input->lends = tell(arena, m->call.recv, operation_result_bytes(m), &input->result);
+    m->lent = input->lends == 1;
     atomic_store_explicit(&m->own->pieces, 0, memory_order_relaxed); /* published by the word */
 }
 
@@ -147,12 +163,12 @@ static bool is_lent(const shm_member *m, int r)
 }
 
 /* The place that rank r has told of; NULL: that cannot be. */
-static const unsigned char *place(const shm_member *m, int r, uint64_t where, size_t bytes)
+static unsigned char *place(const shm_member *m, int r, uint64_t where, size_t bytes)
 {
     const shm_arena *arena = m->group.arena;
 
     if (arena->kind == SERRY_THREADS)
-        return (const unsigned char *)(uintptr_t)where; // NOLINT(performance-no-int-to-ptr)
+        return (unsigned char *)(uintptr_t)where; // NOLINT(performance-no-int-to-ptr)
     return heap_at(arena, slot_of(m, r), where, bytes);
 }
 
@@ -175,9 +191,9 @@ static bool find_result(shm_member *m, int r)
     bool own = r == m->group.rank;
 
     m->result[r] = own ? m->call.recv : NULL;
-    if (own || !may_follow(m) || !is_lent(m, r))
+    if (own || !may_lend(m) || !is_lent(m, r))
         return true;
-    m->result[r] = place(m, r, said_by(m, r)->result, operation_input_bytes(m));
+    m->result[r] = place(m, r, said_by(m, r)->result, m->call.count * m->element);
     return m->result[r] != NULL;
 }
 
@@ -248,20 +264,43 @@ static int enter_decided(shm_member *m)
 
 const algorithm algorithm_enter = {"enter", enter, enter_decided};
 
+/* An algorithm that needs results lent: is it the one that is forced, or may it be chosen from so many bytes
+ * on? */
+static bool is_worth(const shm_member *m, unsigned variant, size_t bytes)
+{
+    return may_lend(m) &&
+           (m->variant == variant ||
+            (m->variant == VARIANT_CHOOSE && m->call.count * m->element >= bytes));
+}
+
 static bool follows(const shm_member *m)
 {
-    bool all =
-        may_follow(m) && (m->variant == VARIANT_FOLLOW || operation_input_bytes(m) >= FOLLOW_BYTES);
+    bool all = is_worth(m, VARIANT_FOLLOW, FOLLOW_BYTES) && !m->flow.to_root;
 
     for (int i = 0; i < m->alive_count && all; i++)
         all = is_lent(m, m->alive[i]);
     return all;
 }
 
+/* Can every result be written where it lies, and would everybody see it if a writer ended? Heaps of others
+ * can only be read. */
+static bool spreads(const shm_member *m)
+{
+    bool all = is_worth(m, VARIANT_SPREAD, SPREAD_BYTES);
+
+    for (int i = 0; i < m->alive_count && all; i++) {
+        const group_input *said = said_by(m, m->alive[i]);
+        bool lies_in_heap =
+            m->group.arena->kind != SERRY_THREADS && (said->result & HEAP_BIT) != 0;
+        all = said->sees == 1 && (!gets(m, m->alive[i]) || (said->lends == 1 && !lies_in_heap));
+    }
+    return all;
+}
+
 /* Direct where every input that somebody needs can be read where it lies. */
 const algorithm *choose_next(shm_member *m)
 {
-    bool direct = m->variant == VARIANT_CHOOSE || m->variant == VARIANT_FOLLOW;
+    bool direct = may_be_direct(m);
 
     for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];
@@ -281,6 +320,8 @@ const algorithm *choose_next(shm_member *m)
                 m->input[m->alive[i]] = NULL;
         return choose_copies(m);
     }
+    if (spreads(m))
+        return &algorithm_spread;
     if (follows(m))
         return &algorithm_follow;
     return m->flow.combine && !m->flow.send_n ? &algorithm_direct_share : &algorithm_direct_pull;

@@ -4,6 +4,7 @@
 #include "operation.h"
 #include "record.h"
 #include "word.h"
+#include "writes.h"
 
 #define COLD __attribute__((cold, noinline))
 
@@ -136,7 +137,7 @@ COLD int operation_fail_timeout(shm_member *m)
         int r = m->alive[i];
         uint64_t word =
             atomic_load_explicit(&group_cell_of(&m->group, r)->word, memory_order_acquire);
-        if (!word_decided(word, m->step))
+        if (!word_decided(word, m->step) || writes_now(m, r))
             blame(m, r);
     }
     describe(m->signature, call, sizeof(call));

@@ -29,108 +29,34 @@
  *   rest      copy these, and what is left of the others' ranges */
 #include <string.h>
 
-#include "operation.h"
+#include "pieces.h"
 #include "word.h"
 
-/* Small beside a core's cache, long beside a cache line's way. A team would have nothing to share: with
- * one a piece is what `out` holds. */
-#define PIECE_BYTES ((size_t)16 << 10)
-
-typedef struct range {
-    int rank;
-    size_t first, length; /* elements */
-    size_t pieces;
-} range;
-
-static size_t piece_length(const shm_member *m)
-{
-    bool whole = m->teams || m->group.chunk_bytes < PIECE_BYTES;
-
-    return (whole ? m->group.chunk_bytes : PIECE_BYTES) / m->element;
-}
-
-static range range_of(const shm_member *m, int index)
-{
-    range r = {.rank = m->alive[index]};
-    size_t piece = piece_length(m);
-
-    operation_slice(m, m->call.count, index, m->alive_count, &r.first, &r.length);
-    r.pieces = (r.length + piece - 1) / piece;
-    return r;
-}
-
-/* Where piece k of a range begins, and its elements. */
-static size_t piece_of(const shm_member *m, const range *r, size_t k, size_t *first)
-{
-    size_t piece = piece_length(m), done = k * piece;
-
-    *first = r->first + done;
-    return r->length - done < piece ? r->length - done : piece;
-}
-
-static bool is_in_place(const shm_member *m, int rank)
-{
-    return m->input[rank] == m->result[rank];
-}
-
-static unsigned char *buffer_of(const shm_member *m, int rank, size_t k)
-{
-    return group_out(&m->group, rank, k);
-}
-
-static void combine(const shm_member *m, void *to, size_t first, size_t length)
-{
-    const void *vector[SERRY_MAX_RANKS];
-
-    for (int i = 0; i < m->alive_count; i++)
-        vector[i] = m->input[m->alive[i]] + first * m->element;
-    operation_reduce(m, to, vector, length);
-}
-
 /* ---- the first step ---------------------------------------------------------------------------- */
-
-/* Said by a member, which may be anything. */
-static size_t pieces_said(const shm_member *m, const range *r)
-{
-    uint32_t said =
-        atomic_load_explicit(&group_cell_of(&m->group, r->rank)->pieces, memory_order_seq_cst);
-
-    return said < r->pieces ? said : r->pieces;
-}
 
 /* Those that are in its result. */
 static size_t pieces_ready(const shm_member *m, const range *r)
 {
     size_t said = pieces_said(m, r);
 
-    return said != 0 && is_in_place(m, r->rank) ? said - 1 : said;
-}
-
-static bool is_sealed(const shm_member *m)
-{
-    return (atomic_load_explicit(&m->own->word, memory_order_seq_cst) & WORD_SEALED) != 0;
-}
-
-static void say(const shm_member *m, size_t pieces)
-{
-    atomic_store_explicit(&m->own->pieces, (uint32_t)pieces, memory_order_seq_cst);
+    return said != 0 && pieces_in_place(m, r->rank) ? said - 1 : said;
 }
 
 /* False: this rank is sealed. */
 static bool make_piece(const shm_member *m, const range *own, size_t k)
 {
-    size_t first, length = piece_of(m, own, k, &first);
+    size_t first, length = pieces_at(m, own, k, &first);
     unsigned char *result = (unsigned char *)m->call.recv + first * m->element;
 
-    if (!is_in_place(m, own->rank)) {
-        combine(m, result, first, length);
-        say(m, k + 1);
+    if (!pieces_in_place(m, own->rank)) {
+        pieces_combine(m, result, first, length);
+        pieces_say(m, k + 1);
         return true;
     }
-    unsigned char *buffer = buffer_of(m, own->rank, k);
-    combine(m, buffer, first, length);
-    say(m, k + 1);
-    if (is_sealed(m))
+    unsigned char *buffer = pieces_buffer(m, own->rank, k);
+    pieces_combine(m, buffer, first, length);
+    pieces_say(m, k + 1);
+    if (pieces_sealed(m, m->group.rank))
         return false;
     operation_fill(m, result, buffer, length * m->element);
     return true;
@@ -138,7 +64,7 @@ static bool make_piece(const shm_member *m, const range *own, size_t k)
 
 static void copy_piece(const shm_member *m, const range *r, size_t k)
 {
-    size_t first, length = piece_of(m, r, k, &first), at = first * m->element;
+    size_t first, length = pieces_at(m, r, k, &first), at = first * m->element;
 
     operation_copy(m, (unsigned char *)m->call.recv + at, m->result[r->rank] + at,
                    length * m->element);
@@ -149,10 +75,10 @@ static bool copy_some(shm_member *m, int mine)
 {
     for (int i = 1; i < m->alive_count; i++) {
         int index = (mine + i) % m->alive_count;
-        range r = range_of(m, index);
+        range r = pieces_range(m, index);
         if (m->copied[index] >= pieces_ready(m, &r))
             continue;
-        if (is_sealed(m)) /* looked at after what the other has said */
+        if (pieces_sealed(m, m->group.rank)) /* looked at after what the other has said */
             return false;
         copy_piece(m, &r, m->copied[index]++);
     }
@@ -162,7 +88,7 @@ static bool copy_some(shm_member *m, int mine)
 static void work(shm_member *m)
 {
     int mine = operation_index(m);
-    range own = range_of(m, mine);
+    range own = pieces_range(m, mine);
     bool goes_on = true;
 
     memset(m->copied, 0, (size_t)m->alive_count * sizeof(m->copied[0]));
@@ -186,11 +112,11 @@ static void make_lost(const shm_member *m, const range *r)
     size_t said = pieces_said(m, r), ready = pieces_ready(m, r);
 
     for (size_t k = 0; k < r->pieces; k++) {
-        size_t first, length = piece_of(m, r, k, &first), at = first * m->element;
+        size_t first, length = pieces_at(m, r, k, &first), at = first * m->element;
         if (k >= said)
-            combine(m, m->staging + at, first, length);
+            pieces_combine(m, m->staging + at, first, length);
         else
-            memcpy(m->staging + at, k < ready ? m->result[r->rank] + at : buffer_of(m, r->rank, k),
+            memcpy(m->staging + at, k < ready ? m->result[r->rank] + at : pieces_buffer(m, r->rank, k),
                    length * m->element);
     }
 }
@@ -198,7 +124,7 @@ static void make_lost(const shm_member *m, const range *r)
 static void lost_work(shm_member *m)
 {
     for (int i = 0; i < m->alive_count; i++) {
-        range r = range_of(m, i);
+        range r = pieces_range(m, i);
         if (serry_rank_set_has(&m->lost, r.rank))
             make_lost(m, &r);
     }
@@ -219,7 +145,7 @@ static void rest_work(shm_member *m)
     unsigned char *recv = m->call.recv;
 
     for (int i = 0; i < m->alive_count; i++) {
-        range r = range_of(m, i);
+        range r = pieces_range(m, i);
         if (serry_rank_set_has(&m->lost, r.rank))
             operation_copy(m, recv + r.first * m->element, m->staging + r.first * m->element,
                            r.length * m->element);

@@ -129,7 +129,7 @@ bool heap_find(const shm_arena *arena, const void *address, uint64_t bytes, uint
     return at >= base && is_within(at - base, bytes, arena->heap->own->slice_bytes);
 }
 
-const void *heap_at(const shm_arena *arena, uint32_t slot, uint64_t where, uint64_t bytes)
+void *heap_at(const shm_arena *arena, uint32_t slot, uint64_t where, uint64_t bytes)
 {
     uint32_t number;
 
@@ -139,7 +139,7 @@ const void *heap_at(const shm_arena *arena, uint32_t slot, uint64_t where, uint6
     where &= ~HEAP_BIT;
     if (number == 0 || !is_within(where, bytes, arena->heap->own->slice_bytes))
         return NULL;
-    const unsigned char *slice =
+    unsigned char *slice =
         atomic_load_explicit(&arena->heap->slice[number], memory_order_acquire);
     return slice == NULL ? NULL : slice + where;
 }

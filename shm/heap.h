@@ -42,8 +42,8 @@ bool heap_is_shared_with(const shm_arena *arena, uint32_t slot);
 bool heap_find(const shm_arena *arena, const void *address, uint64_t bytes, uint64_t *where);
 
 /* The place that a slot's rank tells; NULL where it is not wholly in the pool or in that one's slice, or
- * the slice is not mapped here. */
-const void *heap_at(const shm_arena *arena, uint32_t slot, uint64_t where, uint64_t bytes);
+ * the slice is not mapped here. A slice can only be read. */
+void *heap_at(const shm_arena *arena, uint32_t slot, uint64_t where, uint64_t bytes);
 
 /* The slot's rank is gone, and nobody reads what it had: its slice is emptied. Once. */
 void heap_give_back(shm_arena *arena, uint32_t slot);

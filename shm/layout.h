@@ -206,6 +206,7 @@ typedef struct group_input {
     uint32_t crowded; /* plain, likewise: 1 where it finds more ranks than cores, else 0 */
     uint32_t lends;   /* plain, likewise: 1 where the others can read that, else 0 */
     uint32_t team;    /* plain, likewise: 1 where a team works for this member, else 0 */
+    uint32_t sees;    /* plain, likewise: 1 where it would see each member's end, see writes.h, else 0 */
 } group_input;
 
 /* Behind each small buffer: by its member where calls share the step, plain, published by its word,
@@ -231,8 +232,11 @@ typedef struct group_cell {
      * the member when it must wait; read by vitals.c */
     _Alignas(SHM_LINE) _Atomic uint64_t operation;
     /* and how many pieces of its range it has ready, by the member, seq_cst; read by all others: see
-     * follow.c. 0 from when it enters a large operation, published by word */
+     * follow.c and spread.c. 0 from when it enters a large operation, published by word */
     _Atomic uint32_t pieces;
+    /* 1 while it writes into others' memory, else 0: by the member, seq_cst; read by others when it is
+     * sealed, or when they leave: see writes.h. That it is killed there leaves it 1 */
+    _Atomic uint32_t writes;
 } group_cell;
 
 /* What the first member of a block tells of all of it: see levels.c. Two of them, behind the out
@@ -312,7 +316,7 @@ typedef struct channel {
 
 /* Sizes enter by themselves; bump the leading number when a meaning changes. */
 #define SHM_LAYOUT                                                                                 \
-    ((UINT64_C(6) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
+    ((UINT64_C(7) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
      ((uint64_t)sizeof(arena_slot) << 28) | ((uint64_t)sizeof(group_header) << 16) |               \
      (uint64_t)sizeof(group_cell))
 

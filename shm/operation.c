@@ -8,6 +8,7 @@
 #include "record.h"
 #include "reduce/reduce.h"
 #include "word.h"
+#include "writes.h"
 
 #define COLD __attribute__((cold, noinline))
 
@@ -24,6 +25,7 @@ void operation_enter_group(shm_member *m)
     m->absent = (serry_rank_set){{0}};
     m->absent_count = 0;
     m->rare = 0;
+    m->seen = SEEN_UNKNOWN;
     m->alive_count = 0;
     m->alive_set = header->present;
     for (int r = 0; r < m->group.size; r++)
@@ -106,10 +108,14 @@ static COLD int decide_slowly(shm_member *m, int r)
 
     atomic_store_explicit(&m->own->operation, m->operations + 1, memory_order_relaxed);
     int rc = wait_decided(&target, &m->plan, &m->limit);
+    bool missing = rc == SERRY_OK &&
+                   !word_reached(atomic_load_explicit(word, memory_order_acquire), m->step);
 
+    if (missing)
+        rc = writes_await(m, r);
     if (rc != SERRY_OK)
         return fail_wait(m, rc);
-    if (!word_reached(atomic_load_explicit(word, memory_order_acquire), m->step)) {
+    if (missing) {
         serry_rank_set_add(&m->absent, r);
         m->absent_count++;
         m->rare |= RARE_ABSENT;
@@ -236,6 +242,21 @@ static bool is_pause(int rc)
     return !wait_is_over(rc) || rc == SERRY_ERR_MEETING;
 }
 
+COLD int operation_leave(shm_member *m)
+{
+    int rc = m->open && m->lent ? writes_await_all(m) : SERRY_OK;
+
+    return rc == SERRY_OK ? rc : fail_wait(m, rc);
+}
+
+/* It ends with this, or, while others may be writing into its result, does not end yet. */
+static COLD int end_early(shm_member *m, int rc)
+{
+    int still = rc == SERRY_ERR_EXCLUDED || rc == SERRY_ERR_REVOKED ? operation_leave(m) : SERRY_OK;
+
+    return still == SERRY_OK ? rc : still;
+}
+
 /* From wherever the operation stands to its end, or to a timeout, after which it stands there. */
 static int drive(shm_member *m)
 {
@@ -257,7 +278,12 @@ static int drive(shm_member *m)
         if (rc == SERRY_OK)
             rc = m->algorithm->decided(m);
     } while (rc == OPERATION_GOES_ON);
-    return __builtin_expect(m->dropped, 0) && is_pause(rc) ? rc : end(m, rc);
+    if (__builtin_expect(rc != OPERATION_DONE, 0)) {
+        rc = end_early(m, rc);
+        if (is_pause(rc))
+            return rc;
+    }
+    return end(m, rc);
 }
 
 /* How a large call moves its data. */
@@ -279,7 +305,7 @@ static int begin(shm_member *m, const serry_call *call)
     m->flow = serry_flows[call->kind];
     m->signature = operation_signature(m, call);
     m->element = serry_dtype_size(call->dtype);
-    m->passed = false;
+    m->passed = m->lent = false;
     m->algorithm = choose_first(m);
     if (m->algorithm != &algorithm_small) {
         int rc = staging_reserve(m, operation_result_bytes(m));
@@ -313,11 +339,15 @@ static void await_meeting(shm_member *m, const serry_call *call)
  * usual, then. */
 static COLD int look_around(shm_member *m, const serry_call *call)
 {
-    if (m->excluded)
-        return operation_fail_excluded(m);
-    if (group_called(&m->group) >= m->hears && group_called(&m->group) == GROUP_CALL_REVOKED) {
-        m->open = m->dropped = false;
-        return operation_fail_revoked(m);
+    bool revoked =
+        group_called(&m->group) >= m->hears && group_called(&m->group) == GROUP_CALL_REVOKED;
+
+    if (m->excluded || revoked) {
+        int rc =
+            end_early(m, m->excluded ? operation_fail_excluded(m) : operation_fail_revoked(m));
+        if (!is_pause(rc))
+            m->open = m->dropped = false;
+        return rc;
     }
     if ((m->open || m->news & NEWS_AWAITED) && !operation_is_same(&m->call, call))
         return operation_fail_pending(m);

@@ -37,6 +37,9 @@ typedef struct algorithm {
  * not begun, m->call, waits for a meeting, and keeps its turn when it runs out of time there. */
 enum { NEWS_JOINED = 1u, NEWS_AHEAD = 2u, NEWS_AWAITED = 4u };
 
+/* Has a member looked whether it would see the ends of all others? See writes.h. */
+enum { SEEN_UNKNOWN = 0, SEEN_ALL, SEEN_NOT };
+
 /* The last decision found members absent, which is to be forgotten; there are blocks: see levels.c. */
 enum { RARE_ABSENT = 1u, RARE_LEVELS = 2u };
 
@@ -89,6 +92,8 @@ struct shm_member {
     int team;       /* threads that share the work of a large one; 1 or less: none do */
     bool heavy;     /* one of these two: copies are more than memcpy */
     bool teams;     /* some member has one, in a large operation: the same on all */
+    bool lent;      /* it has told where its result is: others may write there */
+    int seen;       /* SEEN_: the same as long as the group is the same */
     wait_limit limit;
     serry_error *error; /* of the caller, during a run */
 
@@ -106,8 +111,8 @@ struct shm_member {
     size_t stride[SERRY_MAX_RANKS];               /* bytes between two blocks there */
 
     /* where the members' results are, if they can be read there, and how far this rank has copied
-     * each member's range, by its index: see follow.c */
-    const unsigned char *result[SERRY_MAX_RANKS];
+     * each member's range, by its index: see follow.c and spread.c */
+    unsigned char *result[SERRY_MAX_RANKS];
     size_t copied[SERRY_MAX_RANKS];
     serry_rank_set lost; /* whose ranges were not whole */
 
@@ -174,6 +179,10 @@ int operation_run(shm_member *m, const serry_call *call, serry_error *error);
 /* As run_many in serry/backend.h. */
 int operation_run_many(shm_member *m, const serry_call *const *calls, int count, int *done,
                        serry_error *error);
+
+/* Before this rank leaves an operation that is open with its buffers: waits, within m->limit, until nobody
+ * writes there any more. */
+int operation_leave(shm_member *m);
 
 bool operation_is_same(const serry_call *a, const serry_call *b);
 
@@ -315,20 +324,25 @@ void operation_slice(const shm_member *m, size_t length, int index, int count, s
 int operation_decide(shm_member *m, int r);
 
 /* choose.c: the first step of a call, and what follows once all inputs are known. Variant 0 chooses,
- * variant 1 sends everything through copies, variant 2 through copies that need no room; variant 3
- * chooses, but large operations throughout, and follow.c from the smallest of them. Apart from these, for
+ * variant 1 sends everything through copies, variant 2 through copies that need no room; variants 3,
+ * 4 and 5 choose, but large operations throughout, where memory allows follow.c, spread.c or direct.c. Apart from these, for
  * tests: as variant 0, but with blocks of two members wherever there are three. */
 enum {
     VARIANT_CHOOSE,
     VARIANT_COPY,
     VARIANT_NO_ROOM,
     VARIANT_FOLLOW,
+    VARIANT_SPREAD,
+    VARIANT_SHARE,
     SHM_VARIANTS,
     VARIANT_LEVELS = 16
 };
 const algorithm *choose_first(const shm_member *m);
 void choose_room(shm_member *m); /* before a large call contributes anything */
 const algorithm *choose_next(shm_member *m);
+
+/* spread.c: from so many bytes on. */
+#define SPREAD_BYTES ((size_t)8 << 10)
 
 /* follow.c: from so many bytes on it saves more than its third step costs. Measured with two ranks, against
  * direct.c: 1.15 of the time at 16 KiB; from 32 KiB to 64 MiB 1.0 to 0.7, in place 0.85 to 0.55. */
@@ -378,6 +392,8 @@ extern const algorithm algorithm_whole;        /* whole.c */
 extern const algorithm algorithm_staged;       /* staged.c */
 extern const algorithm algorithm_direct_share; /* direct.c */
 extern const algorithm algorithm_direct_pull;  /* direct.c */
+extern const algorithm algorithm_spread;       /* spread.c */
+extern const algorithm algorithm_spread_lost;  /* spread.c */
 extern const algorithm algorithm_follow;       /* follow.c */
 extern const algorithm algorithm_follow_lost;  /* follow.c */
 extern const algorithm algorithm_follow_rest;  /* follow.c */

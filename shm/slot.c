@@ -52,6 +52,12 @@ bool slot_process_is_gone(const arena_slot *slot)
            process_activity(slot->pid, slot->start_ticks) == SERRY_GONE;
 }
 
+bool slot_can_be_seen(const arena_slot *slot)
+{
+    return slot->pid_namespace != 0 && slot->pid_namespace == slot_pid_namespace() &&
+           process_activity(slot->pid, slot->start_ticks) != SERRY_UNKNOWN;
+}
+
 /* The threads of a process run on for a moment when its life lock has told already. What a thread rank
  * leaves behind, another thread of its process may still finalize. An absent rank never was. */
 bool slot_is_gone(const arena_slot *slot, serry_kind_of_rank kind)

@@ -14,6 +14,7 @@
 #include "record.h"
 #include "slot.h"
 #include "word.h"
+#include "writes.h"
 
 /* A beat that is late by no more than this says nothing. */
 #define LATE_NS UINT64_C(5000000)
@@ -189,6 +190,11 @@ int vitals_exclude(serry_member *member, int rank, serry_exclusion how, serry_er
     const arena_slot *slot = &arena->slots[number];
     if (rc != SERRY_OK || !slot_is_alive(slot))
         return rc;
+    if (how == SERRY_EXCLUSION_SEAL && writes_stuck(arena, number))
+        return serry_fail(error, SERRY_ERR_UNSUPPORTED,
+                          "exclude: rank %d has stopped while it writes into the memory of others, where "
+                          "it would go on later; continue it, or use SERRY_EXCLUSION_KILL",
+                          rank);
     if (how == SERRY_EXCLUSION_SEAL) {
         monitor_bury(arena, number); /* all monitors see to the rest */
         return SERRY_OK;

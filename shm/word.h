@@ -58,10 +58,10 @@ static inline word_result word_publish(_Atomic uint64_t *word, uint64_t step)
 }
 
 /* Anybody freezes the word; returns what it was. Acquire: who finds it sealed afterwards knows the
- * last step's data. */
+ * last step's data. In one order with writes.h. */
 static inline uint64_t word_seal(_Atomic uint64_t *word)
 {
-    return atomic_fetch_or_explicit(word, WORD_SEALED, memory_order_acq_rel);
+    return atomic_fetch_or_explicit(word, WORD_SEALED, memory_order_seq_cst);
 }
 
 /* The thread sanitizer does not know fences. This one orders reads that only a sealed sleeper can lose,

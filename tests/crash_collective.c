@@ -46,12 +46,20 @@ static void give(crash_actor *a, void *memory)
         free(memory);
 }
 
+/* In a reduction at a root, that alone can be. */
+static bool is_in_place(const crash_actor *a)
+{
+    const crash_scenario *s = a->scenario;
+
+    return s->in_place && (s->kind != SERRY_KIND_REDUCE || a->self->rank == s->root);
+}
+
 /* In place, everything lies in recv; an allgather's own block at its place there. */
 static int64_t *input_of(crash_actor *a)
 {
     const crash_scenario *s = a->scenario;
 
-    if (!s->in_place)
+    if (!is_in_place(a))
         return a->send;
     return a->recv + (s->kind == SERRY_KIND_ALLGATHER ? (size_t)a->self->rank * s->count : 0);
 }
@@ -75,11 +83,11 @@ void crash_collective_prepare(crash_actor *a)
 
     a->sent = blocks_sent(s) * s->count;
     a->received = blocks_received(s) * s->count;
-    if (s->in_place && a->received < a->sent)
+    if (is_in_place(a) && a->received < a->sent)
         a->received = a->sent;
     a->recv = take(a, a->received);
-    a->send = s->in_place ? NULL : take(a, a->sent);
-    if (a->recv == NULL || (a->send == NULL && !s->in_place))
+    a->send = is_in_place(a) ? NULL : take(a, a->sent);
+    if (a->recv == NULL || (a->send == NULL && !is_in_place(a)))
         return;
     fill(a);
     a->call = (serry_call){.kind = s->kind,
@@ -87,7 +95,7 @@ void crash_collective_prepare(crash_actor *a)
                            .op = SERRY_SUM,
                            .root = s->root,
                            .count = s->count,
-                           .send = s->in_place ? SERRY_IN_PLACE : a->send,
+                           .send = is_in_place(a) ? SERRY_IN_PLACE : a->send,
                            .recv = a->recv};
     if (s->first || s->count * sizeof(*a->recv) <= SMALL_BYTES)
         return;
@@ -164,7 +172,7 @@ static void check_intact(crash_actor *a)
     bool root = s->kind == SERRY_KIND_BROADCAST && a->self->rank == s->root;
 
     for (size_t i = 0; i < a->received; i++) {
-        bool own = s->in_place && i >= first && i - first < a->sent;
+        bool own = is_in_place(a) && i >= first && i - first < a->sent;
         int64_t want = own    ? given(a->self->rank, i - first)
                        : root ? given(a->self->rank, i)
                               : UNTOUCHED;

@@ -21,6 +21,7 @@
 #include "group.h"
 #include "slot.h"
 #include "word.h"
+#include "writes.h"
 
 /* The core that this thread is on just now, or all that it may use. */
 static void pin(pid_t pid, bool on)
@@ -293,21 +294,37 @@ static void seal_in_group(shm_arena *arena, uint64_t offset, void *rank)
     group_seal_slot(arena, offset, *(const int *)rank);
 }
 
-bool step_seal(stepper *s)
+static bool view_arena(const stepper *s, shm_arena *view)
 {
     arena_header *h = (arena_header *)(void *)s->arena;
 
     if (h == NULL || atomic_load(&h->layout) == 0)
         return false;
-    shm_arena view = {.fd = -1,
-                      .kind = SERRY_PROCESSES,
-                      .bytes = s->bytes,
-                      .base = s->arena,
-                      .header = h,
-                      .slots = (arena_slot *)(void *)(s->arena + h->slots_offset),
-                      .extents = (arena_extent *)(void *)(s->arena + h->extents_offset)};
+    *view = (shm_arena){.fd = -1,
+                        .kind = SERRY_PROCESSES,
+                        .bytes = s->bytes,
+                        .base = s->arena,
+                        .header = h,
+                        .slots = (arena_slot *)(void *)(s->arena + h->slots_offset),
+                        .extents = (arena_extent *)(void *)(s->arena + h->extents_offset)};
+    return true;
+}
+
+bool step_writes(const stepper *s)
+{
+    shm_arena view;
+
+    return view_arena(s, &view) && writes_by(&view, s->rank);
+}
+
+bool step_seal(stepper *s)
+{
+    shm_arena view;
+
+    if (!view_arena(s, &view))
+        return false;
     bool buried = slot_bury(&view.slots[s->rank]);
-    group_seal_slot(&view, h->world_offset, s->rank);
+    group_seal_slot(&view, view.header->world_offset, s->rank);
     extent_each_group(&view, seal_in_group, &s->rank);
     test_raise_in(s->run, CRASH_FIRED);
     return buried;

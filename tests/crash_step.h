@@ -81,6 +81,9 @@ step_outcome step_leap(stepper *s, uint64_t address, unsigned pass, crash_point 
 /* Does it hold a robust lock, the pool's for instance, or is it about to? */
 bool step_holds_lock(const stepper *s);
 
+/* Does it write into others' memory? Then it cannot be sealed: see writes.h. */
+bool step_writes(const stepper *s);
+
 /* Kill it where it stands, and wait until it is gone. False: it did not die of that. */
 bool step_kill(stepper *s);
 

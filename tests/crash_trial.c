@@ -177,7 +177,8 @@ static unsigned count_survivors(const plan *p)
 }
 
 /* The victim is stopped and sealed; the others go on, and go on further when it wakes up. Not while it
- * holds the lock of the pool: they would wait for that, and fail after 10 s. */
+ * holds the lock of the pool: they would wait for that, and fail after 10 s; nor while it writes into the
+ * memory of others, when it is not sealed. */
 static bool seal_there(plan *p, crash_point point, bool leaping)
 {
     stepper s;
@@ -185,7 +186,7 @@ static bool seal_there(plan *p, crash_point point, bool leaping)
     bool attached = step_attach(&s, run, p->scenario.victim);
     bool there = attached && go_to(&s, p, point, leaping);
 
-    while (there && step_holds_lock(&s) && step_once(&s) < STEP_ENDED)
+    while (there && (step_holds_lock(&s) || step_writes(&s)) && step_once(&s) < STEP_ENDED)
         ;
     bool fired = step_seal(&s) && attached;
 

@@ -1,6 +1,6 @@
 /* revoked.c - a revocation while one rank still reads what another one has: that one leaves with
  * SERRY_ERR_REVOKED, and changes its memory at once. Who was reading must not take what it read for a
- * result. */
+ * result, nor write there. */
 #include <pthread.h>
 
 #include "harness.h"
@@ -8,7 +8,7 @@
 #define COUNT ((size_t)5000)
 
 enum { RANKS = 2, LEAVER = 0, SLOW = 1 };
-enum { READING, CHANGED }; /* flags of a run */
+enum { READING, CHANGED, ENDED }; /* flags of a run */
 enum { SOON_MS = 50 };     /* the leaver has done its part by then, and waits */
 
 static serry_op slow_op; /* of all ranks, and the one that runs it */
@@ -59,6 +59,10 @@ static void leave(test_rank *self, bool in_place, int64_t *send, int64_t *recv)
         send[i] = recv[i] = -1;
     test_raise(self, CHANGED);
     pthread_join(thread, NULL);
+    test_await(self, ENDED, 1);
+    for (size_t i = 0; i < COUNT; i++) /* and nobody has written there */
+        if (!CHECK(self, recv[i] == -1))
+            return;
 }
 
 static void stay(test_rank *self, bool in_place, int64_t *send, int64_t *recv)
@@ -70,6 +74,7 @@ static void stay(test_rank *self, bool in_place, int64_t *send, int64_t *recv)
         if (!CHECK(self, recv[i] == 2 * (int64_t)i + 1))
             return;
     test_expect(self, SERRY_ERR_REVOKED, serry_barrier(self->comm), self->comm, "barrier");
+    test_raise(self, ENDED);
 }
 
 static void body(test_rank *self)

@@ -1,0 +1,151 @@
+/* spread.c - large reductions (allreduce, reduce) where every input can be read and every result can be written
+ * where it lies: each member combines one range of the vector, and writes it into the results of all that get
+ * one. When all have published that, everybody is done.
+ *
+ *   work      make the own range, piece by piece, in all results
+ *
+ * Nothing else is ever written into others' memory, and only by the rule of writes.h: so where a member is
+ * missing after that step, it is sure before anybody goes on that it does not write any more. Each then
+ * completes its range in the own result, from the inputs. But where a result lies over its input, what has been
+ * written was input. Then each piece is combined into one of two buffers (`out`, which stays in the cache),
+ * said to be there, and only then written:
+ *
+ *   pieces = n    some in place: pieces up to n - 2 are in all results; n - 1 is in its buffer, and maybe in
+ *                 some results; from n on no input has been overwritten
+ *                 else: pieces up to n - 1 are in all results, and maybe a part of the next
+ *
+ * A missing member that lives may go on by one more piece at the most that it combines and says, but does not
+ * write. What each survivor finds said is right either way: it takes what is left from the buffer and from
+ * the inputs into private memory, and puts it into its result when all have published that they are done with
+ * the inputs:
+ *
+ *   work      a member is missing
+ *   lost      what is left of its range, into private memory
+ *
+ * Death is all that this waits for; that nobody may leave while others write into its result, operation.c sees
+ * to. */
+#include <string.h>
+
+#include "pieces.h"
+#include "writes.h"
+
+static bool gets(const shm_member *m, int rank)
+{
+    return !m->flow.to_root || rank == m->call.root;
+}
+
+/* Does some result lie over an input that it is made of? */
+static bool overwrites(const shm_member *m)
+{
+    bool some = false;
+
+    for (int i = 0; i < m->alive_count; i++)
+        some |= gets(m, m->alive[i]) && pieces_in_place(m, m->alive[i]);
+    return some;
+}
+
+/* ---- the own range ------------------------------------------------------------------------------- */
+
+static void write_into(const shm_member *m, int rank, const unsigned char *from, size_t first,
+                       size_t length, bool fetched)
+{
+    if (!gets(m, rank) || pieces_sealed(m, rank))
+        return;
+    unsigned char *to = m->result[rank] + first * m->element;
+    if (to == from)
+        return;
+    if (fetched)
+        operation_fill(m, to, from, length * m->element);
+    else
+        operation_copy(m, to, from, length * m->element);
+}
+
+/* Where piece k is combined. */
+static unsigned char *place_of(const shm_member *m, bool by_buffer, size_t k, size_t first)
+{
+    int me = m->group.rank;
+
+    if (by_buffer || !gets(m, me))
+        return pieces_buffer(m, me, k);
+    return m->result[me] + first * m->element;
+}
+
+static void work(shm_member *m)
+{
+    int mine = operation_index(m);
+    range own = pieces_range(m, mine);
+    bool by_buffer = overwrites(m);
+
+    for (size_t k = 0; k < own.pieces; k++) {
+        size_t first, length = pieces_at(m, &own, k, &first);
+        unsigned char *piece = place_of(m, by_buffer, k, first);
+        pieces_combine(m, piece, first, length);
+        if (by_buffer)
+            pieces_say(m, k + 1);
+        if (!writes_begin(m))
+            return;
+        for (int i = 0; i < m->alive_count; i++)
+            write_into(m, m->alive[(mine + i) % m->alive_count], piece, first, length,
+                       by_buffer);
+        writes_end(m);
+        if (!by_buffer)
+            pieces_say(m, k + 1);
+    }
+}
+
+static int decided(shm_member *m)
+{
+    if (m->absent_count == 0)
+        return operation_handed_out(m);
+    m->lost = m->absent;
+    m->algorithm = &algorithm_spread_lost;
+    return OPERATION_GOES_ON;
+}
+
+const algorithm algorithm_spread = {"spread", work, decided};
+
+/* ---- somebody is missing ------------------------------------------------------------------------- */
+
+static void make_lost(const shm_member *m, const range *r, size_t begin)
+{
+    bool by_buffer = overwrites(m);
+    size_t said = pieces_said(m, r);
+
+    for (size_t k = begin; k < r->pieces; k++) {
+        size_t first, length = pieces_at(m, r, k, &first);
+        unsigned char *to = m->staging + first * m->element;
+        if (by_buffer && k < said)
+            memcpy(to, pieces_buffer(m, r->rank, k), length * m->element);
+        else
+            pieces_combine(m, to, first, length);
+    }
+}
+
+static void lost_work(shm_member *m)
+{
+    for (int i = 0; i < m->alive_count && operation_gets(m); i++) {
+        range r = pieces_range(m, i);
+        size_t said = pieces_said(m, &r);
+        if (!serry_rank_set_has(&m->lost, r.rank))
+            continue;
+        m->copied[i] = said != 0 && overwrites(m) ? said - 1 : said;
+        make_lost(m, &r, m->copied[i]);
+    }
+}
+
+static int lost_decided(shm_member *m)
+{
+    for (int i = 0; i < m->alive_count && operation_gets(m); i++) {
+        range r = pieces_range(m, i);
+        size_t first;
+        if (!serry_rank_set_has(&m->lost, r.rank) || m->copied[i] == r.pieces)
+            continue;
+        pieces_at(m, &r, m->copied[i], &first);
+        operation_copy(m, (unsigned char *)m->call.recv + first * m->element,
+                       m->staging + first * m->element,
+                       (r.first + r.length - first) * m->element);
+    }
+    return operation_handed_out(m);
+}
+
+const algorithm algorithm_spread_lost = {"spread, without some", lost_work, lost_decided};
