@@ -214,3 +214,15 @@ void crash_collective_excluded(crash_actor *a)
     check_intact(a);
     check_input(a);
 }
+
+static uint64_t print_over(uint64_t print, const int64_t *element, size_t count)
+{
+    for (size_t i = 0; i < count && element != NULL; i++)
+        print = (print ^ (uint64_t)element[i]) * UINT64_C(0x100000001b3);
+    return print;
+}
+
+uint64_t crash_collective_print(const crash_actor *a)
+{
+    return print_over(print_over(1, a->recv, a->received), a->send, a->sent);
+}

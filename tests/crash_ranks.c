@@ -265,11 +265,14 @@ static void survive(crash_actor *a, int rc)
         crash_go_on(a, a->comm, "go on");
     if (!a->trial->sealed || a->comm == NULL)
         return;
+    uint64_t before = crash_collective_print(a);
     test_raise(a->self, CRASH_SURVIVED);
     test_await(a->self, CRASH_WOKEN, 1);
     crash_go_on(a, a->comm, "beside the sleeper");
     if (a->part != NULL && a->part != a->comm)
         crash_go_on(a, a->part, "in the part, beside the sleeper");
+    test_await(a->self, CRASH_SLEPT, 1);
+    CHECK(a->self, crash_collective_print(a) == before); /* it has written nothing there */
 }
 
 /* A victim that comes to itself again: it has lost the communicator, or has been through before it
@@ -284,6 +287,7 @@ static void wake_up(crash_actor *a, int rc)
     for (int i = 0; i < 3; i++)
         test_expect(a->self, SERRY_ERR_EXCLUDED, serry_barrier(a->comm), a->comm,
                     "the sleeper's next call");
+    test_raise(a->self, CRASH_SLEPT);
 }
 
 void crash_body(test_rank *self)

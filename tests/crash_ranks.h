@@ -114,6 +114,9 @@ void crash_go_on(crash_actor *a, serry_comm *comm, const char *what);
 void crash_collective_prepare(crash_actor *a);
 void crash_collective_judge(crash_actor *a, int rc);
 void crash_collective_excluded(crash_actor *a);
+
+/* A number for what lies in its buffers. */
+uint64_t crash_collective_print(const crash_actor *a);
 void crash_collective_release(crash_actor *a);
 
 /* Does it come into a running job? */

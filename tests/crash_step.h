@@ -19,7 +19,8 @@ enum {
     CRASH_SURVIVED,
     CRASH_WOKEN,
     CRASH_READY,
-    CRASH_AGAIN
+    CRASH_AGAIN,
+    CRASH_SLEPT
 };
 
 /* Of the victim's numbers: the thread that is traced. Stands when CRASH_TRACED is raised. */

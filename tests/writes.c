@@ -1,7 +1,7 @@
 /* writes.c - a rank that stopped, or was killed, or just takes its time while it writes into the memory of
  * others (shm/writes.h): nobody goes on in its place, or leaves with buffers that it may write to, before it is
  * done or gone. Here it only says that it writes. */
-#include <signal.h>
+#include <pthread.h>
 
 #include "comm.h"
 #include "deaths.h"
@@ -220,6 +220,73 @@ static void nobody_leaves_while_others_write_into_its_result(void **state)
     }
 }
 
+/* ---- who is excluded ----------------------------------------------------------------------------- */
+
+/* The writer is still at its sums when another rank is sealed, which leaves then, and takes its result for
+ * something else. */
+static serry_op slow_op;
+static _Thread_local test_rank *own;
+
+static void slow_sum(void *accumulator, const void *next, size_t count, serry_dtype dtype,
+                     void *argument)
+{
+    const int64_t *b = next;
+    int64_t *a = accumulator;
+
+    (void)dtype;
+    (void)argument;
+    if (own->rank == WRITER) {
+        test_raise(own, WRITING);
+        test_await(own, DONE, 1);
+    }
+    for (size_t i = 0; i < count; i++)
+        a[i] += b[i];
+}
+
+static void *seal_soon(void *argument)
+{
+    test_rank *self = argument;
+
+    test_await(self, WRITING, 1);
+    test_sleep_ms(SHORT_MS); /* it has come to the end of its own part by then */
+    group_seal_member(&member_of(self)->group, self->rank);
+    return NULL;
+}
+
+static void excluded(test_rank *self)
+{
+    int64_t *send = take(self), *recv = take(self);
+    pthread_t thread;
+
+    own = self;
+    if (self->rank == 0 && !CHECK(self, pthread_create(&thread, NULL, seal_soon, self) == 0))
+        return;
+    int rc = serry_allreduce(send, recv, COUNT, SERRY_I64, slow_op, self->comm);
+    if (self->rank == 0) {
+        test_expect(self, SERRY_ERR_EXCLUDED, rc, self->comm, "the sealed rank's call");
+        for (size_t i = 0; i < COUNT; i++)
+            recv[i] = -1;
+        test_raise(self, DONE);
+        pthread_join(thread, NULL);
+    } else {
+        EXPECT_OK(self, rc);
+        check_all(self, recv, 1 + 2 + 3);
+    }
+    test_raise(self, ALL_ENDED);
+    test_await(self, ALL_ENDED, RANKS);
+    if (self->rank == 0)
+        check_all(self, recv, -1);
+}
+
+static void nobody_writes_to_who_has_been_excluded(void **state)
+{
+    (void)state;
+    assert_int_equal(serry_op_create("slow sum", slow_sum, NULL, &slow_op), SERRY_OK);
+    run_ranks(SERRY_PROCESSES, RANKS, excluded, NULL);
+    run_ranks(SERRY_THREADS, RANKS, excluded, NULL);
+    serry_op_free(&slow_op);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +294,7 @@ int main(void)
         cmocka_unit_test(a_rank_that_writes_is_not_sealed),
         cmocka_unit_test(a_killed_writer_holds_nobody_up),
         cmocka_unit_test(nobody_leaves_while_others_write_into_its_result),
+        cmocka_unit_test(nobody_writes_to_who_has_been_excluded),
     };
 
     return cmocka_run_group_tests_name("writes", tests, NULL, NULL);
