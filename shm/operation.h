@@ -278,7 +278,7 @@ void operation_pull(shm_member *m, unsigned char *dest, size_t dest_stride, size
 void operation_pull_large(shm_member *m, unsigned char *dest, size_t dest_stride, size_t count);
 
 /* As memcpy, between buffers of an operation: past the caches, if it has more than they keep, and by the
- * team. What is written is the rank's own: see team.h. */
+ * team: see team.h. */
 static inline void operation_copy(const shm_member *m, void *dest, const void *source, size_t bytes)
 {
     if (__builtin_expect(m->heavy && bytes >= OPERATION_STREAMED, 0))

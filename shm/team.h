@@ -1,8 +1,7 @@
 /* team.h - what a rank copies and reduces, shared by its OpenMP team, if it has one (src/openmp.h).
  *
- * Only for what is written into the rank's own memory: its part of the arena, its rooms, its buffers.
- * Those are written again by others only when the rank has left, which it does not while its team works,
- * or its whole process is gone (slot_is_gone). A lock that the calling thread holds says nothing about the
+ * What is written so is written again by others only when the rank has left or says that it is done (writes.h),
+ * which it does not while its team works, or its whole process is gone (slot_is_gone). A lock that the calling thread holds says nothing about the
  * team: when the process is killed, other threads of it may run for a moment longer than that one. */
 #ifndef SHM_TEAM_H
 #define SHM_TEAM_H

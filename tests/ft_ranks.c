@@ -156,7 +156,7 @@ static void all_change_the_algorithm_together(void **state)
     (void)state;
     ft_job job = {
         .script = {"rank=1 op=2 fail=SYSTEM; rank=1 op=3 fail=SYSTEM; rank=1 op=4 fail=SYSTEM; "
-                   "rank=1 op=5 fail=SYSTEM"},
+                   "rank=1 op=5 fail=SYSTEM times=3"},
         .system = SERRY_DIFFERENT_ALGORITHM};
     on_all(&job, body_algorithm);
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check the models with spin: each holds, and each of its mutations is caught.
 #
-#   docs/model/check.sh quick|all [MODEL]     MODEL: uniform levels steps revoke meeting
+#   docs/model/check.sh quick|all [MODEL]     MODEL: uniform levels steps spread revoke meeting
 #
 # quick takes seconds; all adds the larger forms of README.md (up to 2 GiB, a quarter of an hour). Needs spin and a C
 # compiler ($CC, else cc), and exits with 77 where one is missing.
@@ -50,6 +50,18 @@ quick steps holds -DDIRECT -DDEATHS=0
 quick steps holds -DDIRECT
 quick steps holds -DDIRECT -DDEATHS=2
 quick steps holds -DDIRECT -DEXCLUDE -DCHUNKS=2
+quick spread assertion -DSTALLS=0 -DNO_WAIT
+quick spread assertion -DKILLS=0 -DNO_LOOK
+quick spread assertion -DKILLS=0 -DLATE_LOOK
+quick spread assertion -DKILLS=0 -DNO_TARGET
+quick spread assertion -DREVOKES=1 -DKILLS=0 -DSTALLS=0 -DNO_LEAVE
+quick spread assertion -DSTALLS=0 -DNO_BUFFER
+quick spread assertion -DSTALLS=0 -DONE_BUFFER
+quick spread assertion -DN=3 -DPIECES=1 -DSTALLS=0 -DNO_STEP
+quick spread holds -DSTALLS=0
+quick spread holds -DKILLS=0
+quick spread holds
+quick spread holds -DREVOKES=1 -DSTALLS=0
 quick revoke hang -DDEATHS=0 -DNO_SECOND_LOOK
 quick revoke hang -DDEATHS=0 -DNO_CLEAR
 quick revoke hang -DDEATHS=0 -DNO_TAKE_BACK
@@ -91,6 +103,9 @@ all levels holds -DN=4 -DOPS=1 -DDEATHS=0
 all steps holds -DEXCLUDE -DCHUNKS=3
 all steps holds -DEXCLUDE -DCHUNKS=3 -DDEATHS=2
 all steps holds -DDIRECT -DEXCLUDE -DCHUNKS=3 -DDEATHS=2
+all spread holds -DN=3 -DPIECES=1 -DSTALLS=0
+all spread holds -DN=3 -DPIECES=1 -DKILLS=0
+all spread holds -DREVOKES=1
 all revoke holds -DAGREES=2 -DDEATHS=0
 all revoke holds
 all meeting hang -DSTEPS=1 -DPART -DSTAY_SAID

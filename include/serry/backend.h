@@ -267,7 +267,8 @@ typedef struct serry_backend {
     /* How a member is. */
     int (*vitals)(serry_member *member, int rank, serry_vitals *vitals, serry_error *error);
 
-    /* Exclude a member that lives. */
+    /* Exclude a member that lives. SERRY_ERR_UNSUPPORTED where it cannot be done this way, or not now:
+     * who has stopped in the middle of writing into others' memory cannot be sealed. */
     int (*exclude)(serry_member *member, int rank, serry_exclusion how, serry_error *error);
 } serry_backend;
 
