@@ -37,15 +37,20 @@ static inline __m256 widen_bf16_8(const void *half)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(half)), 16));
 }
 
-/* Rounded, in the upper halves; what is left in the lower ones is to be dropped. */
+/* Rounded, in the upper halves; what is left in the lower ones is to be dropped. Not of NaN. */
+static inline __m256i round_bf16_number(__m256 value)
+{
+    __m256i bits = _mm256_castps_si256(value);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+
+    return _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+}
+
 static inline __m256i round_bf16(__m256 value)
 {
     __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
-    __m256i bits = _mm256_castps_si256(value);
-    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    __m256i up = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
 
-    return _mm256_blendv_epi8(_mm256_add_epi32(bits, up), _mm256_set1_epi32(0x7fc00000), nan);
+    return _mm256_blendv_epi8(round_bf16_number(value), _mm256_set1_epi32(0x7fc00000), nan);
 }
 
 static inline void narrow_bf16_8(void *half, __m256 value)
@@ -93,8 +98,15 @@ static inline bf16_16 widen_bf16_16(const void *half)
 
 static inline void narrow_bf16_16(void *half, bf16_16 value)
 {
-    __m256i even = _mm256_srli_epi32(round_bf16(value.even), 16), odd = round_bf16(value.odd);
+    __m256i even = round_bf16_number(value.even), odd = round_bf16_number(value.odd);
 
+    /* unordered: one of the two is NaN, as next to nothing is */
+    if (__builtin_expect(
+            _mm256_movemask_ps(_mm256_cmp_ps(value.even, value.odd, _CMP_UNORD_Q)) != 0, 0)) {
+        even = round_bf16(value.even);
+        odd = round_bf16(value.odd);
+    }
+    even = _mm256_srli_epi32(even, 16);
     _mm256_storeu_si256(half, _mm256_blend_epi16(even, odd, 0xaa));
 }
 
