@@ -66,11 +66,12 @@ static bool reaches_all(shm_member *m)
     return all;
 }
 
-/* Does somebody get the combination of whole vectors? There are algorithms then that read results of
- * others, or write them. */
+/* Does somebody get the combination of whole vectors, or all of them? There are algorithms then that read
+ * results of others, or write them. */
 static bool may_lend(const shm_member *m)
 {
-    return m->flow.combine && !m->flow.send_n && m->alive_count > 1 && may_be_direct(m);
+    return (m->flow.combine || m->flow.recv_n) && !m->flow.send_n && m->alive_count > 1 &&
+           may_be_direct(m);
 }
 
 /* Does a member get it? */
@@ -193,7 +194,8 @@ static bool find_result(shm_member *m, int r)
     m->result[r] = own ? m->call.recv : NULL;
     if (own || !may_lend(m) || !is_lent(m, r))
         return true;
-    m->result[r] = place(m, r, said_by(m, r)->result, m->call.count * m->element);
+    size_t blocks = m->flow.recv_n ? (size_t)m->group.size : 1;
+    m->result[r] = place(m, r, said_by(m, r)->result, blocks * m->call.count * m->element);
     return m->result[r] != NULL;
 }
 
@@ -275,7 +277,7 @@ static bool is_worth(const shm_member *m, unsigned variant, size_t bytes)
 
 static bool follows(const shm_member *m)
 {
-    bool all = is_worth(m, VARIANT_FOLLOW, FOLLOW_BYTES) && !m->flow.to_root;
+    bool all = is_worth(m, VARIANT_FOLLOW, FOLLOW_BYTES) && m->flow.combine && !m->flow.to_root;
 
     for (int i = 0; i < m->alive_count && all; i++)
         all = is_lent(m, m->alive[i]);

@@ -19,7 +19,12 @@ range pieces_range(const shm_member *m, int index)
     range r = {.rank = m->alive[index]};
     size_t piece = piece_length(m);
 
-    operation_slice(m, m->call.count, index, m->alive_count, &r.first, &r.length);
+    if (m->flow.recv_n) {
+        r.first = (size_t)r.rank * m->call.count;
+        r.length = m->call.count;
+    } else {
+        operation_slice(m, m->call.count, index, m->alive_count, &r.first, &r.length);
+    }
     r.pieces = (r.length + piece - 1) / piece;
     return r;
 }

@@ -11,7 +11,7 @@ typedef struct range {
     size_t pieces;
 } range;
 
-/* Of m->alive[index]. */
+/* Of m->alive[index]: a share of the vector, or where its block is gathered. */
 range pieces_range(const shm_member *m, int index);
 
 /* Where piece k of a range begins, and its elements. */

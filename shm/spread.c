@@ -1,6 +1,7 @@
-/* spread.c - large reductions (allreduce, reduce) where every input can be read and every result can be written
- * where it lies: each member combines one range of the vector, and writes it into the results of all that get
- * one. When all have published that, everybody is done.
+/* spread.c - large operations with whole vectors (allreduce, reduce, allgather, gather) where every input can be
+ * read and every result can be written where it lies: each member makes one range of the result, combined of all
+ * inputs, or its own input, and writes it into the results of all that get one. When all have published that,
+ * everybody is done.
  *
  *   work      make the own range, piece by piece, in all results
  *
@@ -39,7 +40,7 @@ static bool overwrites(const shm_member *m)
 {
     bool some = false;
 
-    for (int i = 0; i < m->alive_count; i++)
+    for (int i = 0; i < m->alive_count && m->flow.combine; i++)
         some |= gets(m, m->alive[i]) && pieces_in_place(m, m->alive[i]);
     return some;
 }
@@ -60,14 +61,29 @@ static void write_into(const shm_member *m, int rank, const unsigned char *from,
         operation_copy(m, to, from, length * m->element);
 }
 
-/* Where piece k is combined. */
-static unsigned char *place_of(const shm_member *m, bool by_buffer, size_t k, size_t first)
+/* What a member gives to its range, from element `first` on, where nothing is combined. */
+static const unsigned char *given(const shm_member *m, const range *r, size_t first)
 {
-    int me = m->group.rank;
+    return m->input[r->rank] + (first - r->first) * m->element;
+}
 
-    if (by_buffer || !gets(m, me))
-        return pieces_buffer(m, me, k);
-    return m->result[me] + first * m->element;
+/* Piece k, combined if need be, somewhere. */
+static const unsigned char *make_piece(const shm_member *m, bool by_buffer, const range *own,
+                                       size_t k)
+{
+    size_t first, length = pieces_at(m, own, k, &first);
+    unsigned char *to;
+
+    if (!m->flow.combine)
+        return given(m, own, first);
+    if (by_buffer || !gets(m, own->rank))
+        to = pieces_buffer(m, own->rank, k);
+    else
+        to = m->result[own->rank] + first * m->element;
+    pieces_combine(m, to, first, length);
+    if (by_buffer)
+        pieces_say(m, k + 1);
+    return to;
 }
 
 static void work(shm_member *m)
@@ -78,10 +94,7 @@ static void work(shm_member *m)
 
     for (size_t k = 0; k < own.pieces; k++) {
         size_t first, length = pieces_at(m, &own, k, &first);
-        unsigned char *piece = place_of(m, by_buffer, k, first);
-        pieces_combine(m, piece, first, length);
-        if (by_buffer)
-            pieces_say(m, k + 1);
+        const unsigned char *piece = make_piece(m, by_buffer, &own, k);
         if (!writes_begin(m))
             return;
         for (int i = 0; i < m->alive_count; i++)
@@ -114,7 +127,9 @@ static void make_lost(const shm_member *m, const range *r, size_t begin)
     for (size_t k = begin; k < r->pieces; k++) {
         size_t first, length = pieces_at(m, r, k, &first);
         unsigned char *to = m->staging + first * m->element;
-        if (by_buffer && k < said)
+        if (!m->flow.combine)
+            memcpy(to, given(m, r, first), length * m->element);
+        else if (by_buffer && k < said)
             memcpy(to, pieces_buffer(m, r->rank, k), length * m->element);
         else
             pieces_combine(m, to, first, length);

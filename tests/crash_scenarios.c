@@ -68,7 +68,12 @@ const crash_scenario crash_collectives[] = {
     {"direct reduce at the victim", 3, 1, CALL(REDUCE, LARGE), .root = 1, .arena = true,
      .variant = VARIANT_SHARE},
     {"direct broadcast by the victim", 3, 1, CALL(BROADCAST, LARGE), .root = 1, .arena = true},
-    {"direct allgather in place", 3, 1, CALL(ALLGATHER, LARGE), .arena = true, .in_place = true},
+    {"spreading allgather of several pieces", 3, 1, CALL(ALLGATHER, 5 * LARGE), .arena = true},
+    {"spreading allgather in place, excluding", 3, 0, SERRY_EXCLUDE, CALL(ALLGATHER, LARGE),
+     .arena = true, .in_place = true},
+    {"spreading gather", 3, 0, CALL(GATHER, LARGE), .root = 1, .arena = true},
+    {"direct allgather in place", 3, 1, CALL(ALLGATHER, LARGE), .arena = true, .in_place = true,
+     .variant = VARIANT_SHARE},
     {"direct reduce_scatter in place", 3, 1, CALL(REDUCE_SCATTER, LARGE / 3 + 1), .arena = true,
      .in_place = true},
 };
