@@ -270,9 +270,8 @@ const algorithm algorithm_enter = {"enter", enter, enter_decided};
  * on? */
 static bool is_worth(const shm_member *m, unsigned variant, size_t bytes)
 {
-    return may_lend(m) &&
-           (m->variant == variant ||
-            (m->variant == VARIANT_CHOOSE && m->call.count * m->element >= bytes));
+    return may_lend(m) && (m->variant == variant ||
+                           (m->variant == VARIANT_CHOOSE && m->call.count * m->element >= bytes));
 }
 
 static bool follows(const shm_member *m)
@@ -292,8 +291,7 @@ static bool spreads(const shm_member *m)
 
     for (int i = 0; i < m->alive_count && all; i++) {
         const group_input *said = said_by(m, m->alive[i]);
-        bool lies_in_heap =
-            m->group.arena->kind != SERRY_THREADS && (said->result & HEAP_BIT) != 0;
+        bool lies_in_heap = m->group.arena->kind != SERRY_THREADS && (said->result & HEAP_BIT) != 0;
         all = said->sees == 1 && (!gets(m, m->alive[i]) || (said->lends == 1 && !lies_in_heap));
     }
     return all;

@@ -116,7 +116,8 @@ static void make_lost(const shm_member *m, const range *r)
         if (k >= said)
             pieces_combine(m, m->staging + at, first, length);
         else
-            memcpy(m->staging + at, k < ready ? m->result[r->rank] + at : pieces_buffer(m, r->rank, k),
+            memcpy(m->staging + at,
+                   k < ready ? m->result[r->rank] + at : pieces_buffer(m, r->rank, k),
                    length * m->element);
     }
 }

@@ -139,8 +139,7 @@ void *heap_at(const shm_arena *arena, uint32_t slot, uint64_t where, uint64_t by
     where &= ~HEAP_BIT;
     if (number == 0 || !is_within(where, bytes, arena->heap->own->slice_bytes))
         return NULL;
-    unsigned char *slice =
-        atomic_load_explicit(&arena->heap->slice[number], memory_order_acquire);
+    unsigned char *slice = atomic_load_explicit(&arena->heap->slice[number], memory_order_acquire);
     return slice == NULL ? NULL : slice + where;
 }
 

@@ -206,7 +206,8 @@ typedef struct group_input {
     uint32_t crowded; /* plain, likewise: 1 where it finds more ranks than cores, else 0 */
     uint32_t lends;   /* plain, likewise: 1 where the others can read that, else 0 */
     uint32_t team;    /* plain, likewise: 1 where a team works for this member, else 0 */
-    uint32_t sees;    /* plain, likewise: 1 where it would see each member's end, see writes.h, else 0 */
+    uint32_t
+        sees; /* plain, likewise: 1 where it would see each member's end, see writes.h, else 0 */
 } group_input;
 
 /* Behind each small buffer: by its member where calls share the step, plain, published by its word,
@@ -237,6 +238,9 @@ typedef struct group_cell {
     /* 1 while it writes into others' memory, else 0: by the member, seq_cst; read by others when it is
      * sealed, or when they leave: see writes.h. That it is killed there leaves it 1 */
     _Atomic uint32_t writes;
+    pthread_mutex_t
+        writer; /* robust; held meanwhile by the thread that writes, and by no other; others
+                               look at its word, which the kernel marks when that thread ends */
 } group_cell;
 
 /* What the first member of a block tells of all of it: see levels.c. Two of them, behind the out

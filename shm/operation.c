@@ -19,6 +19,7 @@ void operation_enter_group(shm_member *m)
     const group_header *header = m->group.header;
 
     m->own = group_cell_of(&m->group, m->group.rank);
+    writes_init(m);
     m->step = 0;
     m->operations = header->operations;
     m->open = m->published = m->passed = m->dropped = false;
@@ -108,8 +109,8 @@ static COLD int decide_slowly(shm_member *m, int r)
 
     atomic_store_explicit(&m->own->operation, m->operations + 1, memory_order_relaxed);
     int rc = wait_decided(&target, &m->plan, &m->limit);
-    bool missing = rc == SERRY_OK &&
-                   !word_reached(atomic_load_explicit(word, memory_order_acquire), m->step);
+    bool missing =
+        rc == SERRY_OK && !word_reached(atomic_load_explicit(word, memory_order_acquire), m->step);
 
     if (missing)
         rc = writes_await(m, r);
@@ -343,8 +344,7 @@ static COLD int look_around(shm_member *m, const serry_call *call)
         group_called(&m->group) >= m->hears && group_called(&m->group) == GROUP_CALL_REVOKED;
 
     if (m->excluded || revoked) {
-        int rc =
-            end_early(m, m->excluded ? operation_fail_excluded(m) : operation_fail_revoked(m));
+        int rc = end_early(m, m->excluded ? operation_fail_excluded(m) : operation_fail_revoked(m));
         if (!is_pause(rc))
             m->open = m->dropped = false;
         return rc;

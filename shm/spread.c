@@ -90,20 +90,20 @@ static void work(shm_member *m)
 {
     int mine = operation_index(m);
     range own = pieces_range(m, mine);
-    bool by_buffer = overwrites(m);
+    bool by_buffer = overwrites(m), entered = writes_enter(m);
 
     for (size_t k = 0; k < own.pieces; k++) {
         size_t first, length = pieces_at(m, &own, k, &first);
         const unsigned char *piece = make_piece(m, by_buffer, &own, k);
         if (!writes_begin(m))
-            return;
+            break;
         for (int i = 0; i < m->alive_count; i++)
-            write_into(m, m->alive[(mine + i) % m->alive_count], piece, first, length,
-                       by_buffer);
+            write_into(m, m->alive[(mine + i) % m->alive_count], piece, first, length, by_buffer);
         writes_end(m);
         if (!by_buffer)
             pieces_say(m, k + 1);
     }
+    writes_leave(m, entered);
 }
 
 static int decided(shm_member *m)
@@ -157,8 +157,7 @@ static int lost_decided(shm_member *m)
             continue;
         pieces_at(m, &r, m->copied[i], &first);
         operation_copy(m, (unsigned char *)m->call.recv + first * m->element,
-                       m->staging + first * m->element,
-                       (r.first + r.length - first) * m->element);
+                       m->staging + first * m->element, (r.first + r.length - first) * m->element);
     }
     return operation_handed_out(m);
 }

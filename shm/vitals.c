@@ -191,10 +191,11 @@ int vitals_exclude(serry_member *member, int rank, serry_exclusion how, serry_er
     if (rc != SERRY_OK || !slot_is_alive(slot))
         return rc;
     if (how == SERRY_EXCLUSION_SEAL && writes_stuck(arena, number))
-        return serry_fail(error, SERRY_ERR_UNSUPPORTED,
-                          "exclude: rank %d has stopped while it writes into the memory of others, where "
-                          "it would go on later; continue it, or use SERRY_EXCLUSION_KILL",
-                          rank);
+        return serry_fail(
+            error, SERRY_ERR_UNSUPPORTED,
+            "exclude: rank %d has stopped while it writes into the memory of others, where "
+            "it would go on later; continue it, or use SERRY_EXCLUSION_KILL",
+            rank);
     if (how == SERRY_EXCLUSION_SEAL) {
         monitor_bury(arena, number); /* all monitors see to the rest */
         return SERRY_OK;

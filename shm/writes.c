@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "extent.h"
+#include "lifeline.h"
 #include "operation.h"
 #include "slot.h"
 #include "word.h"
@@ -37,6 +38,23 @@ bool writes_can_be_seen(shm_member *m)
     return m->seen == SEEN_ALL;
 }
 
+/* Without a lock the second witness is left. */
+void writes_init(const shm_member *m)
+{
+    (void)lifeline_init(&m->own->writer, NULL);
+}
+
+bool writes_enter(const shm_member *m)
+{
+    return lifeline_hold(&m->own->writer, NULL) == SERRY_OK;
+}
+
+void writes_leave(const shm_member *m, bool entered)
+{
+    if (entered)
+        pthread_mutex_unlock(&m->own->writer);
+}
+
 bool writes_begin(const shm_member *m)
 {
     atomic_store_explicit(writes_of(m, m->group.rank), WRITES_OTHERS, memory_order_seq_cst);
@@ -61,7 +79,10 @@ bool writes_now(const shm_member *m, int rank)
 
 static bool is_over(const shm_member *m, int rank)
 {
-    return !writes_now(m, rank) || slot_is_gone(slot_of(m, rank), m->group.arena->kind);
+    pthread_mutex_t *lock = &group_cell_of(&m->group, rank)->writer;
+
+    return !writes_now(m, rank) || (!m->teams && lifeline_look(lock) == LIFE_ENDED) ||
+           slot_is_gone(slot_of(m, rank), m->group.arena->kind);
 }
 
 /* What was seen before, for one of these reasons, comes before what is seen of `writes` from now on. */

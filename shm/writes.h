@@ -12,9 +12,11 @@
  *                 has found its own word sealed:     likewise
  *                 each of them waits then until writes is 0, or the member gone
  *
- * A member that is killed in a piece is gone when the last thread of its process is (slot_is_gone). One that is
- * stopped there holds the others up until it goes on, is killed, or they run out of time; so it cannot be
- * excluded by a seal: see writes_stuck. */
+ * Gone is who was killed when the thread that wrote has ended, which the kernel tells by a robust lock that it
+ * holds (lifeline.h), before it takes the process's memory down; or, where a team may have helped that thread,
+ * and as a second witness, when the last thread of the process has (slot_is_gone). A member that is stopped in a
+ * piece holds the others up until it goes on, is killed, or they run out of time; so it cannot be excluded by a
+ * seal: see writes_stuck. */
 #ifndef SHM_WRITES_H
 #define SHM_WRITES_H
 
@@ -28,7 +30,14 @@ struct shm_member;
  * the group is the same. */
 bool writes_can_be_seen(struct shm_member *m);
 
-/* This rank is about to write into others' memory. False: it must not any more. */
+/* Of a new group, before its first operation: this rank's lock. */
+void writes_init(const struct shm_member *m);
+
+/* The calling thread is the one that will write, until it says that it has done. */
+bool writes_enter(const struct shm_member *m);
+void writes_leave(const struct shm_member *m, bool entered);
+
+/* This rank is about to write a piece into others' memory. False: it must not any more. */
 bool writes_begin(const struct shm_member *m);
 void writes_end(const struct shm_member *m);
 

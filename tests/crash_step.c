@@ -264,13 +264,24 @@ step_outcome step_to(stepper *s, crash_point to)
     return outcome;
 }
 
+/* Of the locks that lie in the arena, is it the one of a rank that writes? A cell lies at the beginning of a
+ * region, which is whole pages. */
+static bool is_writer(uint64_t entry)
+{
+    uint64_t cell = entry % SHM_PAGE / sizeof(group_cell);
+
+    return cell < CELLS &&
+           entry % sizeof(group_cell) - offsetof(group_cell, writer) < sizeof(pthread_mutex_t);
+}
+
 /* struct robust_list_head: the list, which ends at itself; an offset; a lock on its way into it. */
 bool step_holds_lock(const stepper *s)
 {
     uint64_t head[3];
 
-    return pread(s->memory, head, sizeof(head), (off_t)s->list) != (ssize_t)sizeof(head) ||
-           head[0] != s->list || head[2] != 0;
+    if (pread(s->memory, head, sizeof(head), (off_t)s->list) != (ssize_t)sizeof(head))
+        return true;
+    return (head[0] != s->list && !is_writer(head[0])) || (head[2] != 0 && !is_writer(head[2]));
 }
 
 /* A thread that is traced is the tracer's to reap, and its process does not end before; the process is

@@ -79,7 +79,7 @@ step_outcome step_to(stepper *s, crash_point to);
  * nothing has run. */
 step_outcome step_leap(stepper *s, uint64_t address, unsigned pass, crash_point point);
 
-/* Does it hold a robust lock, the pool's for instance, or is it about to? */
+/* Does it hold the pool's lock, or another one that others take, or is it about to? */
 bool step_holds_lock(const stepper *s);
 
 /* Does it write into others' memory? Then it cannot be sealed: see writes.h. */

@@ -9,7 +9,7 @@
 
 enum { RANKS = 2, LEAVER = 0, SLOW = 1 };
 enum { READING, CHANGED, ENDED }; /* flags of a run */
-enum { SOON_MS = 50 };     /* the leaver has done its part by then, and waits */
+enum { SOON_MS = 50 };            /* the leaver has done its part by then, and waits */
 
 static serry_op slow_op; /* of all ranks, and the one that runs it */
 static _Thread_local test_rank *own;

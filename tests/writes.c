@@ -66,8 +66,8 @@ static void expect_waits(test_rank *self, int rc)
 
     CHECK(self, somebody_writes(self));
     if (test_expect(self, SERRY_ERR_TIMEOUT, rc, self->comm, "beside a writer"))
-        CHECK(self, serry_rank_set_has(&error->ranks, WRITER) &&
-                        test_names_rank(error->message, WRITER));
+        CHECK(self,
+              serry_rank_set_has(&error->ranks, WRITER) && test_names_rank(error->message, WRITER));
 }
 
 /* ---- sealed -------------------------------------------------------------------------------------- */
@@ -144,11 +144,14 @@ static void a_rank_that_writes_is_not_sealed(void **state)
 
 /* ---- killed -------------------------------------------------------------------------------------- */
 
+/* By its lock, if it holds that; else by the end of its process. */
 static void killed(test_rank *self)
 {
+    bool enters = *(const bool *)self->argument;
     int64_t *buffer = take(self);
 
     if (self->rank == WRITER) {
+        CHECK(self, !enters || writes_enter(member_of(self)));
         begin(self);
         death_now(self);
     }
@@ -160,8 +163,13 @@ static void killed(test_rank *self)
 
 static void a_killed_writer_holds_nobody_up(void **state)
 {
+    bool enters = false;
+
     (void)state;
-    run_deaths(SERRY_PROCESSES, RANKS, killed, NULL, (int[]){WRITER, -1});
+    run_deaths(SERRY_PROCESSES, RANKS, killed, &enters, (int[]){WRITER, -1});
+    enters = true;
+    run_deaths(SERRY_PROCESSES, RANKS, killed, &enters, (int[]){WRITER, -1});
+    run_deaths(SERRY_THREADS, RANKS, killed, &enters, (int[]){WRITER, -1});
 }
 
 /* ---- who leaves ---------------------------------------------------------------------------------- */
