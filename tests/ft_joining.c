@@ -148,13 +148,17 @@ static void cancel_by_token(test_rank *self, serry_timeouts *timeouts, serry_req
     serry_timeouts_destroy(&timeouts);
 }
 
-/* The child gives its copies back, and nobody notices. */
+/* The child is refused, gives its copies back, and nobody notices. */
 static void fork_there(test_rank *self, serry_request *request)
 {
     int status = -1;
     pid_t child = fork();
 
     if (child == 0) {
+        int64_t one = 1, sum;
+        if (serry_wait(&request, -1) != SERRY_ERR_FORKED ||
+            serry_allreduce(&one, &sum, 1, SERRY_I64, SERRY_SUM, self->comm) != SERRY_ERR_FORKED)
+            _exit(2);
         serry_request_free(&request);
         _exit(serry_finalize(&self->comm) == SERRY_OK && request == NULL ? 0 : 1);
     }
