@@ -32,20 +32,32 @@ typedef struct shm_arena {
                          rank of the process that asks for it, while it joins; relaxed, a hint */
 } shm_arena;
 
+/* A rank on its way into a job: see joining.c. */
+typedef struct arena_joining arena_joining;
+arena_joining *arena_begin_to_join(const serry_job *job, serry_error *error);
+
 /**
  * Join a job: meet the others, make or map the arena, give memory to this rank's own part of it.
  *
+ * @param poll       NULL: wait for the others.
  * @param[out] plan  How to wait, given the cores that all ranks together may use.
- * @return NULL on failure, with nothing left behind. The world group lies at header->world_offset;
- *         this rank's word in it is sealed where joining failed after others may have seen it.
+ * @retval SERRY_ERR_AGAIN  It would have to wait; the next call goes on. After any other code `joining` is
+ *                   gone. After an error nothing is left behind. The world group lies at
+ *                   header->world_offset; this rank's word in it is sealed where joining failed after
+ *                   others may have seen it.
  */
-shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error);
+int arena_join(arena_joining *joining, struct serry_interest *poll, shm_arena **arena,
+               wait_plan *plan, serry_error *error);
+
+/* Not to go on with it; and: in the child of a fork. */
+void arena_give_up_joining(arena_joining *joining);
+void arena_forget_joining(arena_joining *joining);
 
 /**
  * Join a running job: see newcomer.c.
  *
  * @param[out] entry  Where this rank has its place.
- * @return As arena_join.
+ * @return NULL on failure, with nothing left behind.
  */
 typedef struct arena_entry {
     int rank, slot;
@@ -59,7 +71,13 @@ shm_arena *arena_join_late(const serry_job *job, wait_plan *plan, arena_entry *e
 void arena_hold(shm_arena *arena, int slot);
 void arena_drop(shm_arena *arena, int slot);
 
-/* ---- for newcomer.c, from join.c --------------------------------------------------------------- */
+/* ---- for newcomer.c and joining.c, from join.c -------------------------------------------------- */
+
+/* Before anything else: what is mapped here is forgotten in the child of a fork. */
+void arena_watch_forks(void);
+
+/* A new arena, held once by nobody, and what the others are told of it. */
+shm_arena *arena_make(const serry_job *job, struct arena_ticket *ticket, serry_error *error);
 
 /* The arena behind a descriptor, which it takes over: mapped, held once by nobody, and checked. */
 shm_arena *arena_map(const serry_job *job, const struct arena_ticket *ticket, int fd,

@@ -92,31 +92,6 @@ shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wa
     return NULL;
 }
 
-static int shm_open_job(const serry_backend *backend, const serry_job *job, serry_member **member,
-                        serry_error *error)
-{
-    bool late = job->entry == SERRY_ENTRY_REPLACEMENT || job->entry == SERRY_ENTRY_SPARE;
-    arena_entry entry = {job->rank, job->rank, 0};
-    wait_plan plan;
-    shm_arena *arena = NULL;
-
-    (void)backend;
-    *member = NULL;
-    arena = late ? arena_join_late(job, &plan, &entry, error) : arena_join(job, &plan, error);
-    if (arena == NULL)
-        return error->error;
-    if (!late)
-        entry.world = arena->header->world_offset;
-    shm_member *m = member_new(arena, entry.world, job->size, entry.rank, plan, error);
-    if (m != NULL) {
-        m->whole = true;
-        group_seal_dead(&m->group); /* who died while this rank entered */
-    }
-    arena_drop(arena, entry.slot); /* the member holds it now */
-    *member = (serry_member *)(void *)m;
-    return m == NULL ? error->error : SERRY_OK;
-}
-
 /* Its life lock lies in the arena, which must not go while a living thread holds it. */
 static int check_thread(const shm_member *m, serry_error *error)
 {
@@ -148,8 +123,13 @@ static void leave_open(shm_member *m)
 static int shm_close(serry_member *member, serry_error *error)
 {
     shm_member *m = own(member);
-    int rc = check_thread(m, error);
 
+    if (m->joining != NULL) {
+        arena_give_up_joining(m->joining);
+        free(m);
+        return SERRY_OK;
+    }
+    int rc = check_thread(m, error);
     if (rc != SERRY_OK)
         return rc;
     group_seal_member(&m->group, m->group.rank); /* first: messages that lie there are not sent */
@@ -169,7 +149,14 @@ static int shm_close(serry_member *member, serry_error *error)
 
 static void shm_forget(serry_member *member)
 {
-    member_free(own(member));
+    shm_member *m = own(member);
+
+    if (m->joining == NULL) {
+        member_free(m);
+        return;
+    }
+    arena_forget_joining(m->joining);
+    free(m);
 }
 
 static int shm_run(serry_member *member, const serry_call *call, const serry_limit *limit,
@@ -442,7 +429,7 @@ static uint64_t shm_incarnation(const serry_member *member, int rank)
 
 const serry_backend serry_backend_shm = {
     .name = "shm",
-    .open = shm_open_job,
+    .open = member_open,
     .close = shm_close,
     .forget = shm_forget,
     .run = shm_run,

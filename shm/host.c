@@ -99,6 +99,15 @@ static int count_there(const rendezvous *r)
     return count;
 }
 
+static int count_ready(const rendezvous *r)
+{
+    int count = 0;
+
+    for (int i = 0; i < r->job->size; i++)
+        count += r->ready[i];
+    return count;
+}
+
 static int fail_missing(const rendezvous *r, const bool *there, serry_error *error)
 {
     char text[256];
@@ -125,8 +134,9 @@ static int next_event(rendezvous *r, int *index)
     for (int i = 0; i < r->connections; i++)
         fds[i] = (struct pollfd){r->connection[i].fd, POLLIN, 0};
     fds[r->connections] = (struct pollfd){r->listener, POLLIN, 0};
-    if (rendezvous_poll(fds, (nfds_t)r->connections + 1, r->limit) == 0)
-        return SERRY_ERR_TIMEOUT;
+    int rc = rendezvous_await(r, fds, (nfds_t)r->connections + 1, r->limit);
+    if (rc != SERRY_OK)
+        return rc;
     *index = -1;
     for (int i = 0; i < r->connections && *index < 0; i++)
         *index = fds[i].revents != 0 ? i : -1;
@@ -167,6 +177,8 @@ int host_gather(rendezvous *r, serry_error *error)
                 there[i] = r->guest[i] != NULL;
             return fail_missing(r, there, error);
         }
+        if (rc == SERRY_ERR_AGAIN)
+            return rc;
         if (index < 0)
             accept_guest(r);
         else if ((rc = read_guest(r, index, MESSAGE_HELLO, error)) != SERRY_OK)
@@ -229,13 +241,14 @@ void host_farewell(rendezvous *r, const serry_error *error)
 
 int host_ready(rendezvous *r, serry_error *error)
 {
-    bool ready[SERRY_MAX_RANKS] = {false};
     message m;
 
-    for (int left = count_guests(r); left > 0;) {
+    while (count_ready(r) < count_guests(r)) {
         int index, rc = next_event(r, &index);
         if (rc == SERRY_ERR_TIMEOUT)
-            return fail_missing(r, ready, error);
+            return fail_missing(r, r->ready, error);
+        if (rc == SERRY_ERR_AGAIN)
+            return rc;
         if (index < 0) {
             accept_guest(r); /* late, and one too many: its hello says whose number it bears */
             continue;
@@ -244,10 +257,8 @@ int host_ready(rendezvous *r, serry_error *error)
         rc = read_guest(r, index, rank < 0 ? MESSAGE_HELLO : MESSAGE_READY, error);
         if (rc != SERRY_OK)
             return rc;
-        if (rank >= 0 && !ready[rank]) {
-            ready[rank] = true;
-            left--;
-        }
+        if (rank >= 0)
+            r->ready[rank] = true;
     }
     rendezvous_fill(r, &m, MESSAGE_GO);
     r->told = true; /* from the first GO on, a death is an ordinary death */

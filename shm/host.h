@@ -22,9 +22,12 @@ struct rendezvous {
     uint64_t key[2]; /* hash of user and job name */
     int listener;    /* host; -1: none */
     bool told;       /* the others know of the failure */
+    bool polled;     /* nothing waits: SERRY_ERR_AGAIN instead */
+    bool second;     /* somebody else is the host of this job already */
     int connections;
     connection connection[SERRY_MAX_RANKS + STRANGERS];
     connection *guest[SERRY_MAX_RANKS]; /* host: by rank; NULL: not there */
+    bool ready[SERRY_MAX_RANKS];        /* host: has done its part */
 };
 
 /* ---- of both sides ---------------------------------------------------------------------------- */
@@ -37,6 +40,9 @@ void rendezvous_fill_failure(const rendezvous *r, message *m, const serry_error 
 
 /* poll() until something is there or the limit has passed (then 0). */
 int rendezvous_poll(struct pollfd *fds, nfds_t count, wait_limit *limit);
+
+/* The same for who may be polled. SERRY_OK: something is there. SERRY_ERR_AGAIN, SERRY_ERR_TIMEOUT. */
+int rendezvous_await(rendezvous *r, struct pollfd *fds, nfds_t count, wait_limit *limit);
 
 /* The other side has sent a failure: make it this rank's own. */
 int rendezvous_fail_as_told(const message *m, serry_error *error);

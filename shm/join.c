@@ -1,4 +1,4 @@
-/* join.c - see arena.h: from a job to a running arena. */
+/* join.c - see arena.h: how an arena is made, mapped, held and left. joining.c says in what order. */
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
@@ -55,9 +55,16 @@ static void child_after_fork(void)
     pthread_mutex_unlock(&arenas_lock);
 }
 
-static void watch_forks(void)
+static void watch(void)
 {
     pthread_atfork(before_fork, parent_after_fork, child_after_fork);
+}
+
+void arena_watch_forks(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, watch);
 }
 
 static uint64_t whole_pages(uint64_t bytes)
@@ -247,7 +254,7 @@ static int format(shm_arena *arena, const serry_job *job, const arena_plan *p, s
     return SERRY_OK;
 }
 
-static shm_arena *make(const serry_job *job, arena_ticket *ticket, serry_error *error)
+shm_arena *arena_make(const serry_job *job, arena_ticket *ticket, serry_error *error)
 {
     arena_plan plan = plan_arena(job);
     uint64_t pool = plan.total - plan.pool;
@@ -370,24 +377,6 @@ int arena_sign_in(shm_arena *arena, int number, bool alone, serry_error *error)
     return SERRY_OK;
 }
 
-/* This rank's own part: memory, its life lock, and its name last. */
-static int settle(shm_arena *arena, const serry_job *job, serry_error *error)
-{
-    int rc = group_settle(arena, arena->header->world_offset, job->size, job->rank, error);
-
-    /* alone: nobody to watch, and nobody who would care */
-    return rc == SERRY_OK ? arena_sign_in(arena, job->rank, job->size == 1, error) : rc;
-}
-
-static void seal_own_word(shm_arena *arena, const serry_job *job)
-{
-    shm_group world;
-
-    if (group_open(&world, arena, arena->header->world_offset, job->size, job->rank, NULL) ==
-        SERRY_OK)
-        group_close(&world);
-}
-
 shm_arena *arena_map(const serry_job *job, const arena_ticket *ticket, int fd, serry_error *error)
 {
     if (segment_check(fd, ticket->total_bytes, error) != SERRY_OK) {
@@ -401,80 +390,5 @@ shm_arena *arena_map(const serry_job *job, const arena_ticket *ticket, int fd, s
     }
     if (arena != NULL && arena->slots == NULL) /* else another thread has done it */
         locate(arena);
-    return arena;
-}
-
-/* The host has made an arena or the guest has a descriptor: map, settle, be ready. */
-static shm_arena *enter(const serry_job *job, rendezvous *meeting, serry_error *error)
-{
-    arena_ticket ticket = {0};
-    shm_arena *arena = NULL;
-    bool settled = false;
-    int fd, rc = SERRY_OK;
-
-    if (job->rank == rendezvous_host(job)) {
-        arena = make(job, &ticket, error);
-        rc = arena == NULL ? error->error : SERRY_OK;
-        if (rc == SERRY_OK && meeting != NULL)
-            rc = rendezvous_hand_out(meeting, &ticket, arena->fd, error);
-    } else {
-        rc = rendezvous_receive(meeting, &ticket, &fd, error);
-        if (rc == SERRY_OK) {
-            arena = arena_map(job, &ticket, fd, error);
-            rc = arena == NULL ? error->error : SERRY_OK;
-        }
-    }
-    if (rc == SERRY_OK) {
-        rc = settle(arena, job, error);
-        settled = rc == SERRY_OK;
-    }
-    if (rc == SERRY_OK && meeting != NULL)
-        rc = rendezvous_ready(meeting, error);
-    if (rc != SERRY_OK && meeting != NULL)
-        rendezvous_refuse(meeting, error);
-    if (rc != SERRY_OK && settled)
-        seal_own_word(arena, job);
-    if (rc != SERRY_OK && arena != NULL)
-        arena_drop(arena, settled ? job->rank : -1);
-    return rc == SERRY_OK ? arena : NULL;
-}
-
-static int check_absent(const serry_job *job, serry_error *error)
-{
-    int known = 0;
-
-    for (int i = 0; i < job->size; i++)
-        known += serry_rank_set_has(&job->absent, i);
-    if (serry_rank_set_has(&job->absent, job->rank) || known != serry_rank_set_count(&job->absent))
-        return serry_fail(error, SERRY_ERR_INVALID,
-                          "job \"%s\": rank %d is one of those that are absent, or some of them "
-                          "are no ranks of %d",
-                          job->name, job->rank, job->size);
-    return SERRY_OK;
-}
-
-shm_arena *arena_join(const serry_job *job, wait_plan *plan, serry_error *error)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    const serry_limit given = {job->timeout_ms, NULL, NULL, NULL};
-    wait_limit limit = {&given, 0, NULL, false};
-    rendezvous *meeting = NULL;
-
-    if (check_absent(job, error) != SERRY_OK)
-        return NULL;
-    pthread_once(&once, watch_forks);
-    if (job->size > 1) {
-        meeting = rendezvous_meet(job, &limit, error);
-        if (meeting == NULL)
-            return NULL;
-    }
-    shm_arena *arena = enter(job, meeting, error);
-    rendezvous_close(meeting);
-    if (arena == NULL)
-        return NULL;
-    if (arena->monitor != NULL)
-        monitor_watch(arena->monitor);
-    *plan = arena_plan_waiting(arena);
-    arena_choose_team(arena, job);
     return arena;
 }

@@ -164,6 +164,7 @@ struct shm_member {
         int code;                                  /* why there is none; SERRY_OK: there is */
         serry_error error;                         /* of this rank's own part in that */
     } split;                                       /* see split.c */
+    struct arena_joining *joining; /* NULL; else it is no member yet, and nothing else is set */
 };
 
 /* Get memory for operations of m->group, and enter it. SERRY_ERR_NO_SPACE. */
@@ -203,6 +204,10 @@ void meeting_put_off(shm_member *control);
 /* backend.c: a member of a group that has been formatted and settled. */
 shm_member *member_new(shm_arena *arena, uint64_t offset, int size, int rank, wait_plan plan,
                        serry_error *error);
+
+/* open.c: serry_backend.open. */
+int member_open(const serry_backend *backend, const serry_job *job, serry_member **member,
+                serry_error *error);
 
 /* ---- for the algorithms ---------------------------------------------------------------------- */
 

@@ -90,6 +90,16 @@ static void tell_all(rendezvous *r, const serry_error *error)
     r->told = true;
 }
 
+/* The same for the job's start: SERRY_OK, or why there is nothing. */
+int rendezvous_await(rendezvous *r, struct pollfd *fds, nfds_t count, wait_limit *limit)
+{
+    if (!r->polled)
+        return rendezvous_poll(fds, count, limit) > 0 ? SERRY_OK : SERRY_ERR_TIMEOUT;
+    if (poll(fds, count, 0) > 0)
+        return SERRY_OK;
+    return wait_expired(limit) ? SERRY_ERR_TIMEOUT : SERRY_ERR_AGAIN;
+}
+
 /* ---- guest ----------------------------------------------------------------------------------- */
 
 static int guest_connect(rendezvous *r, serry_error *error)
@@ -99,7 +109,8 @@ static int guest_connect(rendezvous *r, serry_error *error)
     const struct timespec nap = {0, RETRY_NS};
 
     for (;;) {
-        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | (r->polled ? SOCK_NONBLOCK : 0),
+                        0); /* it would wait where many others are before it */
         if (fd < 0)
             return serry_fail_errno(error, errno, "cannot make a socket to start the job");
         if (connect(fd, (struct sockaddr *)&address, length) == 0) {
@@ -121,6 +132,8 @@ static int guest_connect(rendezvous *r, serry_error *error)
                               "job \"%s\" did not start within %d ms: rank %d did not come",
                               r->job->name, r->limit->given->timeout_ms, r->host);
         }
+        if (r->polled)
+            return SERRY_ERR_AGAIN;
         nanosleep(&nap, NULL);
     }
 }
@@ -132,9 +145,12 @@ static int guest_read(rendezvous *r, uint32_t type, message *m, int *fd, serry_e
     wait_limit patient = *r->limit;
 
     *fd = -1;
-    if (!wait_expired(&patient) && patient.deadline_ns != UINT64_MAX)
+    if (patient.deadline_ns != UINT64_MAX)
         patient.deadline_ns += GRACE_NS;
-    if (rendezvous_poll(&ready, 1, &patient) == 0)
+    int rc = rendezvous_await(r, &ready, 1, &patient);
+    if (rc == SERRY_ERR_AGAIN)
+        return rc;
+    if (rc == SERRY_ERR_TIMEOUT)
         return serry_fail(
             error, SERRY_ERR_TIMEOUT,
             "job \"%s\" did not start within %d ms: this rank waits for rank %d, which "
@@ -167,8 +183,9 @@ static int guest_say(rendezvous *r, uint32_t type, serry_error *error)
 
 static int meet_as_guest(rendezvous *r, serry_error *error)
 {
+    if (r->connections > 0) /* it has said so */
+        return SERRY_OK;
     int rc = guest_connect(r, error);
-
     return rc == SERRY_OK ? guest_say(r, MESSAGE_HELLO, error) : rc;
 }
 
@@ -176,18 +193,22 @@ static int meet_as_guest(rendezvous *r, serry_error *error)
 static int meet_as_host(rendezvous *r, serry_error *error)
 {
     message m;
-    int fd, rc = host_listen(r, error);
+    int fd, rc = SERRY_OK;
 
-    if (rc == SERRY_OK)
+    if (r->listener < 0 && !r->second) {
+        rc = host_listen(r, error);
+        r->second = rc == SERRY_ERR_INVALID;
+    }
+    if (rc == SERRY_OK && !r->second)
         return host_gather(r, error);
-    if (rc == SERRY_ERR_INVALID)
+    if (r->second)
         rc = meet_as_guest(r, error);
     if (rc == SERRY_OK)
         rc = guest_read(r, MESSAGE_FAILED, &m, &fd, error);
     return rc == SERRY_OK ? rendezvous_fail_as_told(&m, error) : rc;
 }
 
-rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error *error)
+rendezvous *rendezvous_new(const serry_job *job, wait_limit *limit, serry_error *error)
 {
     rendezvous *r = calloc(1, sizeof(*r));
 
@@ -200,13 +221,30 @@ rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error
     r->host = rendezvous_host(job);
     r->listener = -1;
     serry_local_key(job->name, r->key);
-    int rc = job->rank == r->host ? meet_as_host(r, error) : meet_as_guest(r, error);
-    if (rc != SERRY_OK) {
-        rendezvous_refuse(r, error);
-        rendezvous_close(r);
-        r = NULL;
-    }
     return r;
+}
+
+void rendezvous_polled(rendezvous *r, bool polled)
+{
+    r->polled = polled;
+}
+
+int rendezvous_meet(rendezvous *r, serry_error *error)
+{
+    return r->job->rank == r->host ? meet_as_host(r, error) : meet_as_guest(r, error);
+}
+
+int rendezvous_look(const rendezvous *r, const serry_rank_set *failed, serry_error *error)
+{
+    bool is_host = r->job->rank == r->host;
+
+    if (r->connections == 0 && !is_host && serry_rank_set_has(failed, r->host))
+        return rendezvous_fail_gone(r->host, error);
+    for (int i = 0; i < r->job->size && is_host; i++)
+        if (i != r->host && r->guest[i] == NULL && serry_rank_set_has(failed, i) &&
+            !serry_rank_set_has(&r->job->absent, i))
+            return rendezvous_fail_gone(i, error);
+    return SERRY_OK;
 }
 
 int rendezvous_hand_out(rendezvous *r, const arena_ticket *ticket, int fd, serry_error *error)
@@ -236,34 +274,45 @@ int rendezvous_receive(rendezvous *r, arena_ticket *ticket, int *fd, serry_error
     return rc;
 }
 
+int rendezvous_say_ready(rendezvous *r, serry_error *error)
+{
+    return r->job->rank == r->host ? SERRY_OK : guest_say(r, MESSAGE_READY, error);
+}
+
 int rendezvous_ready(rendezvous *r, serry_error *error)
 {
     message m;
-    int fd, rc;
+    int fd;
 
-    if (r->job->rank == r->host)
-        return host_ready(r, error);
-    rc = guest_say(r, MESSAGE_READY, error);
-    return rc == SERRY_OK ? guest_read(r, MESSAGE_GO, &m, &fd, error) : rc;
+    return r->job->rank == r->host ? host_ready(r, error)
+                                   : guest_read(r, MESSAGE_GO, &m, &fd, error);
 }
 
 void rendezvous_refuse(rendezvous *r, const serry_error *error)
 {
     if (r->told)
         return;
+    r->polled = false;
     tell_all(r, error);
     if (r->listener >= 0)
         host_farewell(r, error);
+}
+
+void rendezvous_cut(rendezvous *r)
+{
+    for (int i = 0; i < r->connections; i++)
+        if (r->connection[i].fd >= 0)
+            close(r->connection[i].fd);
+    r->connections = 0;
+    if (r->listener >= 0)
+        close(r->listener);
+    r->listener = -1;
 }
 
 void rendezvous_close(rendezvous *r)
 {
     if (r == NULL)
         return;
-    for (int i = 0; i < r->connections; i++)
-        if (r->connection[i].fd >= 0)
-            close(r->connection[i].fd);
-    if (r->listener >= 0)
-        close(r->listener);
+    rendezvous_cut(r);
     free(r);
 }

@@ -35,22 +35,40 @@ typedef struct rendezvous rendezvous;
 /* The rank that makes the arena. */
 int rendezvous_host(const serry_job *job);
 
-/* Host: listen, and return when every guest has said hello and all agree on the job.
- * Guest: find the host and say hello. Either: NULL with an error; nothing is left open. */
-rendezvous *rendezvous_meet(const serry_job *job, wait_limit *limit, serry_error *error);
+/* For a job, and a limit whose deadline is fixed, that stay where they are. */
+rendezvous *rendezvous_new(const serry_job *job, wait_limit *limit, serry_error *error);
+
+/* From now on the functions that would wait return SERRY_ERR_AGAIN instead, and are to be called again; or
+ * not any more. */
+void rendezvous_polled(rendezvous *r, bool polled);
+
+/* Host: listen; it is over when every guest has said hello and all agree on the job.
+ * Guest: find the host and say hello. */
+int rendezvous_meet(rendezvous *r, serry_error *error);
+
+/* While they meet: who has failed, and has not come, never will. SERRY_OK: none of those that this rank waits
+ * for. Of who has come, the connections tell. */
+int rendezvous_look(const rendezvous *r, const serry_rank_set *failed, serry_error *error);
 
 /* Host: hand out the descriptor. Guest: receive it (the caller's to close). */
 int rendezvous_hand_out(rendezvous *r, const arena_ticket *ticket, int fd, serry_error *error);
 int rendezvous_receive(rendezvous *r, arena_ticket *ticket, int *fd, serry_error *error);
 
-/* This rank has done its part; return when all have. */
+/* This rank has done its part. */
+int rendezvous_say_ready(rendezvous *r, serry_error *error);
+
+/* It is over when all have. */
 int rendezvous_ready(rendezvous *r, serry_error *error);
 
 /* Tell the others that this rank cannot join, as `error` says (error->error must not be SERRY_OK).
- * May follow any failure above; where the others know already, nothing more is sent. */
+ * May follow any failure above; where the others know already, nothing more is sent. Waits, half a second
+ * at the most, for those that are still on their way. */
 void rendezvous_refuse(rendezvous *r, const serry_error *error);
 
 /* Close everything; NULL is allowed. */
 void rendezvous_close(rendezvous *r);
+
+/* In the child of a fork: close its copies of what connects the parent. It stays to be closed. */
+void rendezvous_cut(rendezvous *r);
 
 #endif

@@ -22,12 +22,14 @@ static __attribute__((cold, noinline)) int run_again(serry_comm *comm, const ser
 }
 
 /* Operations that were started go first. */
-static __attribute__((cold, noinline)) int run_in_order(serry_comm *comm, const serry_call *call)
+static __attribute__((cold, noinline)) int run_in_order(serry_comm *comm, const serry_call *call,
+                                                        many *list)
 {
     serry_request r;
 
     request_init(&r, comm->flight, REQUEST_CALL);
     r.call = *call;
+    r.list = list;
     return flight_do(comm->flight, &r);
 }
 
@@ -39,14 +41,20 @@ static int run(serry_comm *comm, const serry_call *call)
     if (__builtin_expect(rc != SERRY_OK, 0))
         return rc;
     if (__builtin_expect(comm->flight != NULL, 0) && !flight_is_idle(comm->flight))
-        return run_in_order(comm, call);
+        return run_in_order(comm, call, NULL);
     rc = comm->backend->run(comm->member, call, &comm->limit, &comm->error);
     return __builtin_expect(rc == SERRY_ERR_MEETING, 0) ? run_again(comm, call) : rc;
 }
 
-int serry_comm_run(serry_comm *comm, const serry_call *call)
+int serry_comm_run(serry_comm *comm, const serry_call *call, many *list)
 {
-    return run(comm, call);
+    if (comm->flight != NULL && !flight_is_idle(comm->flight))
+        return run_in_order(comm, call, list);
+    int rc = run(comm, call);
+    serry_comm_hold(comm);
+    many_end(comm, list, true, rc, &comm->error);
+    serry_comm_release(comm);
+    return rc;
 }
 
 static size_t bytes_of(const serry_call *call)

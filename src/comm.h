@@ -21,7 +21,7 @@ struct serry_comm {
     serry_progress progress;
     int progress_cpu;      /* -1: any */
     struct flight *flight; /* what is under way; NULL: nothing ever was */
-    struct many *open;     /* a list whose operation was left open; else NULL */
+    struct many *open;     /* lists whose operations were left open */
     pack pack;             /* one that is free */
     bool closed;           /* there is no member any more */
     serry_error error;     /* the last one; SERRY_OK: none yet */

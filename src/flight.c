@@ -177,7 +177,7 @@ void flight_end(flight *f, serry_request *r, int rc)
     if (__builtin_expect(r->watching, 0))
         flight_unwatch(r);
     if (__builtin_expect(r->list != NULL, 0))
-        many_end(f->comm, r->list, rc, &f->error);
+        many_end(f->comm, r->list, r->polled, rc, &f->error);
     if (__builtin_expect(rc != SERRY_OK, 0))
         keep_record(f, r, rc);
     if (__builtin_expect(r->completion != NULL, 0))

@@ -6,7 +6,9 @@
  * others read them in place; one is kept for the next list.
  *
  * An operation that is left open by a timeout needs its pack: it stays with the communicator until the
- * same call is made again. Nobody packs again then, for others may be reading. */
+ * same call is made again. Nobody packs again then, for others may be reading. One that was ended before
+ * its turn had come needs none: it is packed again. Nobody here knows what a backend really keeps open
+ * (one may tell of a timeout without having begun), so as many are kept as were left. */
 #include "many.h"
 
 #include <stdio.h>
@@ -19,6 +21,7 @@
 #define ARENA_BYTES ((size_t)64 << 10) /* from here on a pack is worth an extent of the arena */
 
 struct many {
+    struct many *next; /* of those that are left open; by who has the flight's turn */
     const char *name;
     serry_call call;
     size_t number;
@@ -91,13 +94,12 @@ void many_close(serry_comm *comm)
 
 void many_closed(serry_comm *comm, bool well)
 {
-    many *open = comm->open;
-
     comm->closed = well;
-    if (!well || open == NULL)
-        return;
-    comm->open = NULL;
-    many_free(comm, open);
+    while (well && comm->open != NULL) {
+        many *m = comm->open;
+        comm->open = m->next;
+        many_free(comm, m);
+    }
 }
 
 /* ---- one list ----------------------------------------------------------------------------------- */
@@ -129,12 +131,17 @@ static void copy(const many *m, bool in)
     }
 }
 
-static bool is_open(const serry_comm *comm, const serry_call *call, size_t number)
+/* The one that is open for this call, which is taken from the communicator; else NULL. */
+static many *take_open(serry_comm *comm, const serry_call *call, size_t number)
 {
-    const many *m = comm->open;
-
-    return m != NULL && m->number == number &&
-           serry_call_signature(&m->call) == serry_call_signature(call);
+    for (many **at = &comm->open; *at != NULL; at = &(*at)->next) {
+        many *m = *at;
+        if (m->number != number || serry_call_signature(&m->call) != serry_call_signature(call))
+            continue;
+        *at = m->next;
+        return m;
+    }
+    return NULL;
 }
 
 /* The one that is open, with the buffers of this call; or a new one. NULL: no memory. */
@@ -142,11 +149,9 @@ static many *find_or_make(serry_comm *comm, const char *name, serry_call *call,
                           const serry_buffer *buffers, size_t number)
 {
     size_t bytes = call->count * serry_dtype_size(call->dtype);
-    many *m = NULL;
+    many *m = take_open(comm, call, number);
 
-    if (is_open(comm, call, number)) {
-        m = comm->open;
-        comm->open = NULL;
+    if (m != NULL) {
         memcpy(m->buffers, buffers, number * sizeof(*buffers));
         return m;
     }
@@ -192,19 +197,21 @@ static bool goes_on_later(int rc)
 /* An operation that is open keeps it. */
 static void put_back(serry_comm *comm, many *m)
 {
-    if (comm->open == NULL && !comm->closed)
-        comm->open = m;
-    else
+    if (comm->closed) {
         many_free(comm, m);
+        return;
+    }
+    m->next = comm->open;
+    comm->open = m;
 }
 
-void many_end(serry_comm *comm, many *m, int rc, serry_error *error)
+void many_end(serry_comm *comm, many *m, bool begun, int rc, serry_error *error)
 {
     if (rc == SERRY_OK && m->call.recv != NULL)
         copy(m, false);
     if (rc == SERRY_ERR_RANK_MISMATCH)
         explain(m, error);
-    m->left |= rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED;
+    m->left |= begun && (rc == SERRY_ERR_TIMEOUT || rc == SERRY_ERR_CANCELLED);
     if (m->left && goes_on_later(rc))
         put_back(comm, m);
     else
@@ -280,13 +287,7 @@ static int run(serry_comm *comm, const char *name, const serry_buffer *buffers, 
     many *m;
     int rc = prepare(comm, name, buffers, number, call, &m);
 
-    if (rc != SERRY_OK)
-        return rc;
-    rc = serry_comm_run(comm, &m->call);
-    serry_comm_hold(comm);
-    many_end(comm, m, rc, &comm->error);
-    serry_comm_release(comm);
-    return rc;
+    return rc != SERRY_OK ? rc : serry_comm_run(comm, &m->call, m);
 }
 
 static int start(serry_comm *comm, const char *name, const serry_buffer *buffers, size_t number,

@@ -7,9 +7,9 @@
 
 typedef struct many many;
 
-/* With the flight's turn, where there is a flight: its operation has ended like this. Unpacks, and frees
- * or keeps it. */
-void many_end(serry_comm *comm, many *m, int rc, serry_error *error);
+/* With the flight's turn, where there is a flight: its operation has ended like this. `begun`: its turn had
+ * come, so it may be open. Unpacks, and frees or keeps it. */
+void many_end(serry_comm *comm, many *m, bool begun, int rc, serry_error *error);
 
 /* guard_start for its buffers: those of the call are ours. */
 int many_guard(const many *m, guard *g, int rank, serry_error *error);
@@ -20,9 +20,8 @@ void many_closed(serry_comm *comm, bool well);
 
 /* ---- collective.c ------------------------------------------------------------------------------- */
 
-int serry_comm_run(serry_comm *comm, const serry_call *call);
-
-/* `list`: what many_end is called with; NULL: nothing. */
+/* Both call many_end with `list`, but not where nothing was started. NULL: nothing to end. */
+int serry_comm_run(serry_comm *comm, const serry_call *call, many *list);
 int serry_comm_start(serry_comm *comm, const serry_call *call, many *list, serry_request **request);
 
 #endif

@@ -87,19 +87,22 @@ static void leave_flight(flight *f)
     pthread_mutex_unlock(&p.lock);
 }
 
-static void drive_all(serry_progress progress, serry_request *const *but, size_t count,
+/* Was there any? */
+static bool drive_all(serry_progress progress, serry_request *const *but, size_t count,
                       sleep_list *list)
 {
-    bool missed = false;
+    bool missed = false, any = false;
     size_t at = 0;
     flight *f;
 
     while ((f = next_flight(&at, progress, but, count, &missed)) != NULL) {
         flight_drive(f, list);
         leave_flight(f);
+        any = true;
     }
     if (missed && list != NULL)
         sleep_soon(list);
+    return any;
 }
 
 static void *progress_main(void *unused)
@@ -230,7 +233,11 @@ void progress_forget(void)
     pthread_mutex_init(&p.threads, NULL);
 }
 
+/* Who sleeps then is the one to feel a token of theirs: that rings. */
 void progress_drive_others(serry_request *const *requests, size_t count, sleep_list *list)
 {
-    drive_all(SERRY_PROGRESS_CALLER, requests, count, list);
+    uint32_t bell = atomic_load_explicit(&p.bell, memory_order_seq_cst);
+
+    if (drive_all(SERRY_PROGRESS_CALLER, requests, count, list) && list != NULL)
+        sleep_add(list, (uint32_t *)(void *)&p.bell, bell);
 }

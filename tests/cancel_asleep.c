@@ -329,6 +329,42 @@ static void a_wait_for_any_of_several(void **state)
     assert_int_equal(serry_finalize(&other), SERRY_OK);
 }
 
+static void *wait_for(void *of)
+{
+    watched *w = of;
+
+    assert_int_equal(serry_wait(&w->request, -1), SERRY_OK);
+    return NULL;
+}
+
+/* No progress thread: who waits for something else drives it, and sleeps. */
+static void of_another_communicator(void **state)
+{
+    serry_comm *one = join(&serry_backend_self, SERRY_PROGRESS_CALLER);
+    serry_comm *other = join(&serry_backend_self, SERRY_PROGRESS_CALLER);
+    watched awaited, tripped;
+    pthread_t thread;
+    int64_t sent = 1;
+    token t;
+
+    (void)state;
+    token_begin(&t, other);
+    receive(&awaited, one);
+    receive(&tripped, other);
+    assert_int_equal(pthread_create(&thread, NULL, wait_for, &awaited), 0);
+    test_sleep_ms(DEEP_MS);
+    assert_true(runs(&tripped));
+    serry_timeouts_cancel(t.timeouts, ID);
+    expect_ends(&tripped, SERRY_ERR_CANCELLED);
+    assert_true(runs(&awaited));
+    assert_int_equal(serry_send(&sent, 1, SERRY_I64, 0, TAG, one), SERRY_OK);
+    pthread_join(thread, NULL);
+    sem_destroy(&awaited.ended);
+    token_end(&t, other);
+    assert_int_equal(serry_finalize(&one), SERRY_OK);
+    assert_int_equal(serry_finalize(&other), SERRY_OK);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -339,6 +375,7 @@ int main(void)
         cmocka_unit_test(a_pause_between_attempts),
         cmocka_unit_test(an_operation_of_the_wrapper),
         cmocka_unit_test(a_wait_for_any_of_several),
+        cmocka_unit_test(of_another_communicator),
     };
 
     test_watch(true);

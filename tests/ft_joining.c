@@ -27,7 +27,8 @@ static const char *const k_hows[] = {"goes on",
 
 /* ---- a backend that tells, and lets one join late ------------------------------------------------ */
 
-static serry_backend g_socket;
+static serry_backend g_late;        /* the next of the chain: */
+static const serry_backend *g_real; /* this one, told of */
 static _Atomic(test_rank *) g_self; /* one of this process */
 static atomic_bool g_joins[RANKS];
 
@@ -60,7 +61,7 @@ static int open_late(const serry_backend *backend, const serry_job *job, serry_m
     }
     if (with.joining == (serry_member *)(void *)&not_yet)
         with.joining = NULL;
-    return serry_backend_socket.open(&serry_backend_socket, &with, member, error);
+    return g_real->open(g_real, &with, member, error);
 }
 
 /* A thread rank begins in its thread. */
@@ -147,13 +148,17 @@ static void cancel_by_token(test_rank *self, serry_timeouts *timeouts, serry_req
     serry_timeouts_destroy(&timeouts);
 }
 
-/* The child gives its copies back, and nobody notices. */
+/* The child is refused, gives its copies back, and nobody notices. */
 static void fork_there(test_rank *self, serry_request *request)
 {
     int status = -1;
     pid_t child = fork();
 
     if (child == 0) {
+        int64_t one = 1, sum;
+        if (serry_wait(&request, -1) != SERRY_ERR_FORKED ||
+            serry_allreduce(&one, &sum, 1, SERRY_I64, SERRY_SUM, self->comm) != SERRY_ERR_FORKED)
+            _exit(2);
         serry_request_free(&request);
         _exit(serry_finalize(&self->comm) == SERRY_OK && request == NULL ? 0 : 1);
     }
@@ -245,22 +250,29 @@ static void body(test_rank *self)
     ft_job_close(self);
 }
 
-static void one(how it)
+static void one_on(const serry_backend *next, how it)
 {
-    ft_job job = {.inner = {&serry_backend_shm, &g_socket},
+    ft_job job = {.inner = {&serry_backend_shm, &g_late},
                   .script = {"rank=1 op=1 fail=SYSTEM", ""},
                   .system = SERRY_FALLBACK_BACKEND,
                   .more = &it};
 
-    g_socket = serry_backend_socket;
-    g_socket.open = open_late;
-    printf("one %s\n", k_hows[it]);
+    g_real = next;
+    g_late = *next;
+    g_late.open = open_late;
+    printf("%s: one %s\n", next->name, k_hows[it]);
     for (int kind = 0; kind < 2; kind++) {
         for (int r = 0; r < RANKS; r++)
             atomic_store(&g_joins[r], false);
         if (kind == 0 ? it != FORKED : !TEST_TSAN)
             ft_job_run(&job, kind == 0 ? SERRY_THREADS : SERRY_PROCESSES, RANKS, -1, body);
     }
+}
+
+static void one(how it)
+{
+    one_on(&serry_backend_socket, it);
+    one_on(&serry_backend_shm, it);
 }
 
 static void others_go_on_meanwhile(void **state)

@@ -173,6 +173,76 @@ static void body_leaves(test_rank *self)
     list_free(&l);
 }
 
+/* Double what list_fill has put there. */
+static void list_double(list *l)
+{
+    for (size_t b = 0; b < l->shape->number; b++)
+        for (size_t i = 0; i < l->shape->count[b]; i++)
+            ((int32_t *)l->buffer[b].data)[i] *= 2;
+}
+
+static int sum(test_rank *self, const list *l)
+{
+    return serry_allreduce_many(l->buffer, l->shape->number, SERRY_I32, SERRY_SUM, self->comm);
+}
+
+static void expect_left(test_rank *self, serry_request **request, int code, const char *which)
+{
+    test_expect(self, code, serry_wait(request, -1), NULL, "the wait for the %s list", which);
+    serry_request_free(request);
+}
+
+/* By a token of its own: as a request, or as a call that waits behind the first one. */
+static void leave_second(test_rank *self, list *l, bool apart)
+{
+    serry_request *request;
+    serry_timeouts *timeouts;
+    serry_token *token;
+
+    EXPECT_OK(self, serry_timeouts_create(-1, &timeouts));
+    EXPECT_OK(self, serry_timeouts_start(timeouts, 1, SHORT_MS, &token));
+    EXPECT_OK(self, serry_set_token(self->comm, token));
+    serry_token_release(&token);
+    if (apart) {
+        EXPECT_OK(self, serry_iallreduce_many(l->buffer, l->shape->number, SERRY_I32, SERRY_SUM,
+                                              self->comm, &request));
+        expect_left(self, &request, SERRY_ERR_TIMEOUT, "second");
+    } else {
+        test_expect(self, SERRY_ERR_TIMEOUT, sum(self, l), self->comm, "the second list");
+    }
+    EXPECT_OK(self, serry_set_token(self->comm, NULL));
+    serry_timeouts_destroy(&timeouts);
+}
+
+/* Two lists of the same lengths: the second is left, then the first. Both are made again. */
+static void body_two_left(test_rank *self)
+{
+    list first, second;
+    serry_request *request;
+
+    for (int apart = 0; apart < 2; apart++) {
+        list_make(self, &first, self->argument);
+        list_make(self, &second, self->argument);
+        list_double(&second);
+        if (self->rank == LATE) {
+            test_await(self, FLAG_GIVEN_UP, (unsigned)(self->size - 1) * (unsigned)(apart + 1));
+        } else {
+            EXPECT_OK(self, serry_iallreduce_many(first.buffer, first.shape->number, SERRY_I32,
+                                                  SERRY_SUM, self->comm, &request));
+            leave_second(self, &second, apart);
+            EXPECT_OK(self, serry_cancel(request));
+            expect_left(self, &request, SERRY_ERR_CANCELLED, "first");
+            test_raise(self, FLAG_GIVEN_UP);
+        }
+        EXPECT_OK(self, sum(self, &first));
+        EXPECT_OK(self, sum(self, &second));
+        expect_list(self, &first, sum_of_all(self));
+        expect_list(self, &second, 2 * sum_of_all(self));
+        list_free(&first);
+        list_free(&second);
+    }
+}
+
 static void body_bad(test_rank *self)
 {
     int32_t x = 7;
@@ -234,6 +304,16 @@ static void a_list_left_open_by_a_timeout_is_gone_on_with(void **state)
     run_ranks(SERRY_THREADS, 3, body_late, (void *)(uintptr_t)&k_shapes[4]);
 }
 
+static void two_lists_left_the_second_first(void **state)
+{
+    (void)state;
+    for (size_t s = 3; s < SHAPES; s++) {
+        run_ranks(SERRY_THREADS, 3, body_two_left, (void *)(uintptr_t)&k_shapes[s]);
+        if (!TEST_TSAN)
+            run_ranks(SERRY_PROCESSES, 3, body_two_left, (void *)(uintptr_t)&k_shapes[s]);
+    }
+}
+
 static void a_list_left_open_and_finalized(void **state)
 {
     (void)state;
@@ -253,6 +333,7 @@ int main(void)
         cmocka_unit_test(lists_of_all_lengths),
         cmocka_unit_test(lists_that_are_divided_otherwise_are_a_mismatch),
         cmocka_unit_test(a_list_left_open_by_a_timeout_is_gone_on_with),
+        cmocka_unit_test(two_lists_left_the_second_first),
         cmocka_unit_test(a_list_left_open_and_finalized),
         cmocka_unit_test(bad_lists_change_nothing),
     };

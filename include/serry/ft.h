@@ -52,10 +52,11 @@
  * its connections (socket: a descriptor for each rank and one more), until serry_finalize. A job whose
  * first backend lets nobody in from the beginning has no replacements.
  *
- * A request needs no thread that waits on its way through attempts, pauses, meetings, and into the socket
- * backend. Into another shm the thread that drives it waits for the other ranks. And a thread rank begins
- * to join the next backend in its own thread: where its operation is a request that the progress thread
- * drives, that waits until the rank's thread waits for the request, or tests it.
+ * A request needs no thread that waits on its way through attempts, pauses, meetings, and into the next
+ * backend. But a thread rank begins to join that in its own thread: where its operation is a request that
+ * the progress thread drives, that waits until the rank's thread waits for the request, or tests it. So
+ * let it not wait for anything else meanwhile that needs ranks which wait for this request: both would
+ * wait until a timeout.
  */
 #ifndef SERRY_FT_H
 #define SERRY_FT_H
