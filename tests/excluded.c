@@ -177,11 +177,76 @@ static void excluded_in_a_piece_a_rank_keeps_the_input_that_others_read(void **s
     run_ranks(SERRY_PROCESSES, RANKS, body_held_in_a_piece, NULL);
 }
 
+/* ---- at the end of a reduction of blocks --------------------------------------------------------- */
+
+#define BLOCK ((size_t)4096) /* elements, one block for each rank */
+
+static unsigned last_variant; /* of the run */
+
+/* A sum in which the victim is sealed at the last thing that it combines, and sleeps. */
+static void last_sum(void *accumulator, const void *next, size_t count, serry_dtype dtype,
+                     void *argument)
+{
+    test_rank *self = argument;
+    int64_t *a = accumulator;
+    const int64_t *b = next;
+
+    (void)dtype;
+    if (self->rank == VICTIM && b[count - 1] == GIVEN((VICTIM + 1) * BLOCK - 1, VICTIM)) {
+        seal(self->comm, VICTIM);
+        test_await(self, WOKEN, RANKS - 1);
+    }
+    for (size_t i = 0; i < count; i++)
+        a[i] += b[i];
+}
+
+/* Fault:  rank 1 has published the last step of a reduce_scatter, is sealed while it combines its result,
+ *         and wakes when the others are past all buffers.
+ * Expect: EXCLUDED, its output as it was: it may have read what was written over. */
+static void body_held_at_the_end(test_rank *self)
+{
+    static int64_t vector[RANKS * BLOCK], block[BLOCK];
+    serry_op op;
+
+    EXPECT_OK(self, test_set_variant(self->comm, last_variant));
+    test_expect(self, SERRY_OK, serry_op_create("last sum", last_sum, self, &op), NULL, "op");
+    for (size_t i = 0; i < RANKS * BLOCK; i++)
+        vector[i] = GIVEN(i, self->rank);
+    memset(block, 0, sizeof(block));
+    int rc = serry_reduce_scatter(vector, block, BLOCK, SERRY_I64, op, self->comm);
+    if (self->rank == VICTIM) {
+        test_expect(self, SERRY_ERR_EXCLUDED, rc, self->comm, "reduce_scatter");
+        CHECK(self, block[0] == 0 && block[BLOCK - 1] == 0);
+    } else {
+        test_expect(self, SERRY_OK, rc, self->comm, "reduce_scatter");
+        CHECK(self, block[0] == RANKS * GIVEN((size_t)self->rank * BLOCK, 1));
+        rc = serry_reduce_scatter(vector, block, BLOCK, SERRY_I64, SERRY_SUM, self->comm);
+        test_expect(self, SERRY_ERR_RANK_FAILED, rc, self->comm, "the next one");
+        for (int i = 0; i < 3; i++)
+            EXPECT_OK(self,
+                      serry_reduce_scatter(vector, block, BLOCK, SERRY_I64, SERRY_SUM, self->comm));
+        test_raise(self, WOKEN);
+    }
+    serry_op_free(&op);
+}
+
+static void excluded_at_its_last_sum_a_rank_hands_out_nothing(void **state)
+{
+    static const unsigned variants[] = {VARIANT_COPY, VARIANT_NO_ROOM};
+    (void)state;
+
+    for (int v = 0; v < 2; v++) {
+        last_variant = variants[v];
+        run_ranks(SERRY_PROCESSES, RANKS, body_held_at_the_end, NULL);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(excluded_rank_calls_again_and_changes_nothing),
         cmocka_unit_test(excluded_in_a_piece_a_rank_keeps_the_input_that_others_read),
+        cmocka_unit_test(excluded_at_its_last_sum_a_rank_hands_out_nothing),
     };
 
     return cmocka_run_group_tests_name("excluded", tests, NULL, NULL);
