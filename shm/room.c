@@ -20,7 +20,7 @@ static void let_go(shm_member *m, uint64_t offset)
 {
     uint64_t bytes;
 
-    if (m->room.lost_count == 0 && !m->room.lost_more)
+    if (m->room.lost_count == 0)
         extent_give(m->group.arena, own_slot(m), offset, &bytes);
     else
         extent_entrust(m->group.arena, own_slot(m), offset, m->group.header->communicator);
@@ -46,30 +46,36 @@ void room_reserve(shm_member *m, uint64_t bytes)
     room->bytes = wanted;
 }
 
+/* A member that was lost: gone, or has it closed this communicator alone? */
+static bool is_over(const shm_group *g, uint32_t lost)
+{
+    const arena_slot *slot = &g->arena->slots[lost];
+    bool over = slot_has_left(slot) || slot_is_gone(slot, g->arena->kind);
+
+    for (int r = 0; r < g->size && !over; r++)
+        over = g->header->slot[r] == lost && group_has_left(g->header, r) != GROUP_STAYS;
+    return over;
+}
+
 /* Forget those that cannot read any more. */
 static void look_for_lost(shm_member *m)
 {
-    const shm_group *g = &m->group;
     shm_room *room = &m->room;
-    int kept = 0;
 
-    for (int i = 0; i < room->lost_count; i++) {
-        const arena_slot *slot = &g->arena->slots[room->lost[i]];
-        bool over = slot_has_left(slot) || slot_is_gone(slot, g->arena->kind);
-        for (int r = 0; r < g->size && !over; r++) /* it has closed this communicator alone */
-            over =
-                g->header->slot[r] == room->lost[i] && group_has_left(g->header, r) != GROUP_STAYS;
-        if (!over)
-            room->lost[kept++] = room->lost[i];
+    for (uint32_t s = 0; s < SHM_SLOTS && room->lost_count != 0; s++) {
+        uint64_t bit = UINT64_C(1) << (s % 64);
+        if ((room->lost[s / 64] & bit) == 0 || !is_over(&m->group, s))
+            continue;
+        room->lost[s / 64] &= ~bit;
+        room->lost_count--;
     }
-    room->lost_count = kept;
 }
 
 uint64_t room_offer(shm_member *m, uint64_t bytes)
 {
     if (__builtin_expect(m->room.lost_count != 0, 0))
         look_for_lost(m);
-    if (bytes > m->room.bytes || m->room.lost_count != 0 || m->room.lost_more)
+    if (bytes > m->room.bytes || m->room.lost_count != 0)
         return 0;
     return m->room.offset;
 }
@@ -88,10 +94,10 @@ void room_lose(shm_member *m, int rank)
 
     if (room->memory == NULL && room->outgrown == 0)
         return; /* it has never read here */
-    if (room->lost_count < ROOM_LOST)
-        room->lost[room->lost_count++] = m->group.header->slot[rank];
-    else
-        room->lost_more = true;
+    uint32_t slot = m->group.header->slot[rank] % SHM_SLOTS;
+    uint64_t bit = UINT64_C(1) << (slot % 64);
+    room->lost_count += (room->lost[slot / 64] & bit) == 0;
+    room->lost[slot / 64] |= bit;
 }
 
 void room_close(shm_member *m)

@@ -19,17 +19,12 @@
 
 #include "group.h"
 
-enum {
-    ROOM_LOST = 64
-}; /* members that may still read; if there are more, there is no room any more */
-
 typedef struct shm_room {
     unsigned char *memory; /* NULL: none */
     uint64_t offset, bytes;
     uint64_t outgrown; /* offset of the one before, until an operation is begun by all. 0: none */
     int lost_count;
-    bool lost_more;
-    uint16_t lost[ROOM_LOST]; /* slots */
+    uint64_t lost[SHM_SLOTS / 64]; /* slots of members that may still read, a bit each */
 } shm_room;
 
 struct shm_member;

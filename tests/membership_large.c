@@ -9,30 +9,10 @@
 #include <string.h>
 
 #include "deaths.h"
+#include "traps.h"
 
 #define RANKS 4
 #define ELEMENTS ((size_t)200000) /* several chunks of every algorithm */
-
-/* ---- the trap ------------------------------------------------------------------------------- */
-
-typedef struct trap {
-    test_rank *self;
-    int calls, deadly; /* the call of the reduction at which the rank dies; 0: none */
-} trap;
-
-static void sum_or_die(void *accumulator, const void *next, size_t count, serry_dtype dtype,
-                       void *argument)
-{
-    trap *t = argument;
-    int64_t *a = accumulator;
-    const int64_t *b = next;
-
-    (void)dtype;
-    if (++t->calls == t->deadly)
-        death_now(t->self);
-    for (size_t i = 0; i < count; i++)
-        a[i] += b[i];
-}
 
 typedef struct plan {
     serry_kind kind; /* allreduce, reduce or reduce_scatter */
@@ -170,7 +150,7 @@ static void check_revokes(test_rank *self, const plan *p, int64_t *vector, serry
 static void body_trap(test_rank *self)
 {
     const plan *p = self->argument;
-    trap t = {.self = self, .deadly = p->deadly[self->rank]};
+    trap t = {.self = self, .deadly = p->deadly[self->rank], .spring = death_now};
     size_t bytes = ELEMENTS * sizeof(int64_t);
     int64_t *vector = p->arena ? serry_alloc(self->comm, bytes) : malloc(bytes);
     int dead[RANKS + 1];
@@ -179,7 +159,7 @@ static void body_trap(test_rank *self)
     if (!CHECK(self, vector != NULL))
         return;
     ranks_that_die(p, dead);
-    test_expect(self, SERRY_OK, serry_op_create("sum or die", sum_or_die, &t, &op), NULL, "op");
+    test_expect(self, SERRY_OK, serry_op_create("sum or die", trapped_sum, &t, &op), NULL, "op");
     EXPECT_OK(self, serry_set_policy(self->comm, p->policy));
     fill(vector, p, self->rank);
     test_at(self, "%s, trap at %d", serry_kind_name(p->kind), dead[0] < 0 ? 0 : p->deadly[dead[0]]);

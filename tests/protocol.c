@@ -12,6 +12,7 @@
 #include "comm.h"
 #include "harness.h"
 #include "operation.h"
+#include "traps.h"
 #include "word.h"
 
 enum { SEALED, GO_ON }; /* flags of a run */
@@ -163,26 +164,13 @@ static void rank_sealed_after_it_contributed_takes_part(void **state)
 
 #define ELEMENTS ((size_t)200000) /* several chunks of every algorithm */
 
-typedef struct trap {
-    test_rank *self;
-    int calls, deadly; /* the call of the reduction at which the rank dies; 0: none */
-} trap;
-
-static void sum_or_die(void *accumulator, const void *next, size_t count, serry_dtype dtype,
-                       void *argument)
+static _Noreturn void die(test_rank *self)
 {
-    trap *t = argument;
-    int64_t *a = accumulator;
-    const int64_t *b = next;
-
-    (void)dtype;
-    if (++t->calls == t->deadly) {
-        test_mine(t->self)->killed = 1;
-        seal(t->self->comm, t->self->rank);
-        raise(SIGKILL);
-    }
-    for (size_t i = 0; i < count; i++)
-        a[i] += b[i];
+    test_mine(self)->killed = 1;
+    seal(self->comm, self->rank);
+    raise(SIGKILL);
+    for (;;)
+        test_sleep_ms(1000);
 }
 
 typedef struct plan {
@@ -214,7 +202,7 @@ static bool holds(const int64_t *vector, int first, int last)
 static void killed_while_combining(test_rank *self)
 {
     const plan *p = self->argument;
-    trap t = {.self = self, .deadly = p->deadly[self->rank]};
+    trap t = {.self = self, .deadly = p->deadly[self->rank], .spring = die};
     serry_op op;
     int64_t *vector = p->arena ? serry_alloc(self->comm, ELEMENTS * sizeof(*vector))
                                : malloc(ELEMENTS * sizeof(*vector));
@@ -222,7 +210,7 @@ static void killed_while_combining(test_rank *self)
 
     if (!CHECK(self, vector != NULL))
         return;
-    test_expect(self, SERRY_OK, serry_op_create("sum or die", sum_or_die, &t, &op), NULL, "op");
+    test_expect(self, SERRY_OK, serry_op_create("sum or die", trapped_sum, &t, &op), NULL, "op");
     fill(vector, self->rank);
     int rc = serry_allreduce(SERRY_IN_PLACE, vector, ELEMENTS, SERRY_I64, op, self->comm);
     if (p->completes) {

@@ -168,6 +168,45 @@ static void killed_a_rank_bars_no_rooms(void **state)
     test_end(run);
 }
 
+/* Fault:  all ranks but two are killed after a sum, more than 64.
+ * Expect: as after one. */
+enum { MANY = 68, FEW = 2 };
+#define LITTLE ((size_t)4096)
+
+static void body_many_killed(test_rank *self)
+{
+    int64_t all = (int64_t)MANY * (MANY - 1) / 2;
+
+    EXPECT_OK(self, serry_set_policy(self->comm, SERRY_EXCLUDE));
+    expect_sum(self, self->comm, LITTLE, self->rank, all, MANY);
+    CHECK(self, member_of(self->comm)->algorithm == &algorithm_slices);
+    if (self->rank >= FEW) {
+        test_raise(self, COPYING);
+        for (;;)
+            pause();
+    }
+    test_await(self, GO_ON, 1);
+    while (serry_live(self->comm) != FEW)
+        EXPECT_OK(self, serry_barrier(self->comm));
+    do {
+        expect_sum(self, self->comm, LITTLE, 5, 5 * FEW, FEW);
+    } while (member_of(self->comm)->algorithm != &algorithm_slices);
+}
+
+static void however_many_are_killed_they_bar_no_rooms(void **state)
+{
+    const test_options options = {.kind = SERRY_PROCESSES, .size = MANY};
+    (void)state;
+    test_run *run = test_start(&options, body_many_killed, NULL);
+
+    while (test_flag(run, COPYING) < MANY - FEW)
+        usleep(1000);
+    for (int r = FEW; r < MANY; r++)
+        test_kill(run, r);
+    test_raise_in(run, GO_ON);
+    test_end(run);
+}
+
 /* ---- given back ------------------------------------------------------------------------------- */
 
 static void body_given_back(test_rank *self)
@@ -254,6 +293,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sealed_while_it_copies_a_rank_gets_what_all_got),
         cmocka_unit_test(killed_a_rank_bars_no_rooms),
+        cmocka_unit_test(however_many_are_killed_they_bar_no_rooms),
         cmocka_unit_test(rooms_are_given_back),
         cmocka_unit_test(larger_parts_stay_in_their_rooms),
         cmocka_unit_test(no_space_in_the_pool_is_no_error),
