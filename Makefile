@@ -5,8 +5,8 @@
 #   make test       build and run all tests
 #   make crash-all  kill a rank at every instruction of every call: takes weeks. CRASH_SHARE=3/20 does
 #                   one share of 20; CRASH_PROGRESS=FILE goes on where it was ended
-#   make crash-changes  the same wherever an instruction changes the arena: takes 40 minutes. The tests
-#                   try a sample of the long calls
+#   make crash-changes  the same wherever an instruction changes the arena: takes more than an hour. The
+#                   tests try a sample of the long calls; .ci/run all of them but messages and requests
 #   make chaos      ranks that die, stop and are replaced at random: 10 minutes each with 4, 8 and 16
 #   make model-all  check the models of the protocol in their larger forms: takes long
 #   make bench      measure, beside other libraries

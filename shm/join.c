@@ -319,9 +319,9 @@ static int all_cores(const shm_arena *arena, int *living)
         if (!slot_is_alive(&arena->slots[s]))
             continue;
         ++*living;
-        for (size_t cpu = 0; cpu < SHM_CPU_WORDS * 64 && cpu < CPU_SETSIZE; cpu++)
-            if (arena->slots[s].cpus[cpu / 64] >> (cpu % 64) & 1)
-                CPU_SET(cpu, &all);
+        for (size_t w = 0; w < SHM_CPU_WORDS; w++)
+            for (uint64_t bits = arena->slots[s].cpus[w]; bits != 0; bits &= bits - 1)
+                CPU_SET(w * 64 + (size_t)__builtin_ctzll(bits), &all);
     }
     return serry_cores(&all);
 }

@@ -275,11 +275,17 @@ static void survive(crash_actor *a, int rc)
     CHECK(a->self, crash_collective_print(a) == before); /* it has written nothing there */
 }
 
-/* A victim that comes to itself again: it has lost the communicator, or has been through before it
- * was sealed, with what all got. */
+/* Was it through before it was sealed? That another one has fallen may be what all are told. */
+static bool is_through(const crash_actor *a, int rc)
+{
+    return rc == SERRY_OK || (a->scenario->fallen && rc == SERRY_ERR_RANK_FAILED);
+}
+
+/* A victim that comes to itself again: it has lost the communicator, or has been through, with what all
+ * got. */
 static void wake_up(crash_actor *a, int rc)
 {
-    if (rc == SERRY_OK && a->scenario->section == NULL)
+    if (a->scenario->section == NULL && is_through(a, rc))
         crash_collective_judge(a, rc);
     else if (rc != SERRY_OK && !has_joined(a, rc) &&
              test_expect(a->self, SERRY_ERR_EXCLUDED, rc, a->comm, "the sleeper's call"))
