@@ -131,12 +131,23 @@ static void copy(const many *m, bool in)
     }
 }
 
+static bool is_same(const many *m, const serry_call *call, const serry_buffer *buffers,
+                    size_t number)
+{
+    bool same = m->number == number && serry_call_signature(&m->call) == serry_call_signature(call);
+
+    for (size_t i = 0; i < number && same; i++)
+        same = m->buffers[i].data == buffers[i].data && m->buffers[i].count == buffers[i].count;
+    return same;
+}
+
 /* The one that is open for this call, which is taken from the communicator; else NULL. */
-static many *take_open(serry_comm *comm, const serry_call *call, size_t number)
+static many *take_open(serry_comm *comm, const serry_call *call, const serry_buffer *buffers,
+                       size_t number)
 {
     for (many **at = &comm->open; *at != NULL; at = &(*at)->next) {
         many *m = *at;
-        if (m->number != number || serry_call_signature(&m->call) != serry_call_signature(call))
+        if (!is_same(m, call, buffers, number))
             continue;
         *at = m->next;
         return m;
@@ -144,17 +155,15 @@ static many *take_open(serry_comm *comm, const serry_call *call, size_t number)
     return NULL;
 }
 
-/* The one that is open, with the buffers of this call; or a new one. NULL: no memory. */
+/* The one that is open, or a new one. NULL: no memory. */
 static many *find_or_make(serry_comm *comm, const char *name, serry_call *call,
                           const serry_buffer *buffers, size_t number)
 {
     size_t bytes = call->count * serry_dtype_size(call->dtype);
-    many *m = take_open(comm, call, number);
+    many *m = take_open(comm, call, buffers, number);
 
-    if (m != NULL) {
-        memcpy(m->buffers, buffers, number * sizeof(*buffers));
+    if (m != NULL)
         return m;
-    }
     m = calloc(1, sizeof(*m));
     if (m == NULL)
         return NULL;
