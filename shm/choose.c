@@ -283,11 +283,23 @@ static bool follows(const shm_member *m)
     return all;
 }
 
+/* What is written into each member's result comes to it from all domains: from others, where there are many
+ * members, somebody near has read it before. */
+static bool are_near(const shm_member *m)
+{
+    const arena_slot *slots = m->group.arena->slots;
+    bool same = true;
+
+    for (int i = 1; i < m->alive_count; i++)
+        same &= slots[slot_of(m, m->alive[i])].domain == slots[slot_of(m, m->alive[0])].domain;
+    return same || m->alive_count <= SPREAD_FAR || m->variant == VARIANT_SPREAD;
+}
+
 /* Can every result be written where it lies, and would everybody see it if a writer ended? Heaps of others
  * can only be read. */
 static bool spreads(const shm_member *m)
 {
-    bool all = is_worth(m, VARIANT_SPREAD, SPREAD_BYTES);
+    bool all = is_worth(m, VARIANT_SPREAD, SPREAD_BYTES) && are_near(m);
 
     for (int i = 0; i < m->alive_count && all; i++) {
         const group_input *said = said_by(m, m->alive[i]);

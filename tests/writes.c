@@ -295,6 +295,40 @@ static void nobody_writes_to_who_has_been_excluded(void **state)
     serry_op_free(&slow_op);
 }
 
+/* ---- where -------------------------------------------------------------------------------------- */
+
+/* Each rank stands in one of two domains, or all in one. */
+static void stand(test_rank *self, bool apart)
+{
+    const shm_group *g = &member_of(self)->group;
+
+    test_meet(self);
+    g->arena->slots[g->header->slot[self->rank]].domain = apart ? 1 + (uint32_t)self->rank % 2 : 1;
+    test_meet(self);
+}
+
+static void in_domains(test_rank *self)
+{
+    int64_t *buffer = take(self), total = (int64_t)self->size * (self->size + 1) / 2;
+
+    for (int apart = 0; apart < 2; apart++) {
+        for (size_t i = 0; i < COUNT; i++)
+            buffer[i] = self->rank + 1;
+        stand(self, apart == 1);
+        EXPECT_OK(self, sum(self, buffer));
+        check_all(self, buffer, total);
+        bool near = apart == 0 || self->size <= SPREAD_FAR;
+        CHECK(self, (member_of(self)->algorithm == &algorithm_spread) == near);
+    }
+}
+
+static void many_ranks_write_to_others_of_their_domain_only(void **state)
+{
+    (void)state;
+    run_ranks(SERRY_THREADS, SPREAD_FAR, in_domains, NULL);
+    run_ranks(SERRY_THREADS, SPREAD_FAR + 1, in_domains, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -303,6 +337,7 @@ int main(void)
         cmocka_unit_test(a_killed_writer_holds_nobody_up),
         cmocka_unit_test(nobody_leaves_while_others_write_into_its_result),
         cmocka_unit_test(nobody_writes_to_who_has_been_excluded),
+        cmocka_unit_test(many_ranks_write_to_others_of_their_domain_only),
     };
 
     return cmocka_run_group_tests_name("writes", tests, NULL, NULL);
