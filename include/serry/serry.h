@@ -363,7 +363,9 @@ void serry_free(serry_comm *comm, void *memory);
  * @retval SERRY_ERR_RANK_JOINED  Likewise; it goes on with the rank that has joined.
  * @retval SERRY_ERR_TIMEOUT, SERRY_ERR_CANCELLED  The operation stays open; after a timeout the
  *         record names who is missing. The same call again goes on with it; any other returns
- *         SERRY_ERR_PENDING.
+ *         SERRY_ERR_PENDING. Until it ends, by that call, a revocation or serry_finalize(), its
+ *         buffers must stay: on arena memory, and between threads, the others may read and write
+ *         there.
  * @retval SERRY_ERR_PENDING  Another operation is open; nothing has changed.
  * @retval SERRY_ERR_REVOKED  The communicator was revoked, and stays so.
  * @retval SERRY_ERR_EXCLUDED, SERRY_ERR_FORKED, SERRY_ERR_LAYOUT, SERRY_ERR_ARENA  This rank has
