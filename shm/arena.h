@@ -27,6 +27,8 @@ typedef struct shm_arena {
     arena_slot *slots;
     arena_extent *extents;
     struct shm_heap *heap; /* NULL: none; see heap.h */
+    _Atomic bool seals; /* some rank of the process may seal others that live; relaxed: it matters
+                              to operations that begin later */
     _Atomic int
         team; /* threads that share the large work of a rank; 0 or 1: none do. Written by each
                          rank of the process that asks for it, while it joins; relaxed, a hint */

@@ -397,6 +397,11 @@ static int shm_free(serry_member *member, void *memory, serry_error *error)
 
 /* ---- questions -------------------------------------------------------------------------------- */
 
+static void shm_may_seal(serry_member *member)
+{
+    atomic_store_explicit(&own(member)->group.arena->seals, true, memory_order_relaxed);
+}
+
 static int shm_rank(const serry_member *member)
 {
     return own_const(member)->group.rank;
@@ -461,4 +466,5 @@ const serry_backend serry_backend_shm = {
     .incarnation = shm_incarnation,
     .vitals = vitals_read,
     .exclude = vitals_exclude,
+    .may_seal = shm_may_seal,
 };

@@ -89,6 +89,12 @@ static bool tell(const shm_arena *arena, const void *buffer, size_t bytes, uint6
     return true;
 }
 
+/* Who may be sealed at any time must not write into others' memory: see writes.h. */
+static bool seals(const shm_arena *arena)
+{
+    return atomic_load_explicit(&arena->seals, memory_order_relaxed);
+}
+
 static void enter(shm_member *m)
 {
     uint64_t step = m->step + 1;
@@ -100,7 +106,7 @@ static void enter(shm_member *m)
                            .crowded = is_crowded(m),
                            .room = room_offer(m, own_room_bytes(m)),
                            .team = m->team > 1,
-                           .sees = may_lend(m) && writes_can_be_seen(m)};
+                           .sees = may_lend(m) && !seals(arena) && writes_can_be_seen(m)};
     if (operation_gives(m))
         input->direct = tell(arena, m->call.send, operation_input_bytes(m), &input->address);
     if (!may_lend(m))

@@ -206,8 +206,8 @@ typedef struct group_input {
     uint32_t crowded; /* plain, likewise: 1 where it finds more ranks than cores, else 0 */
     uint32_t lends;   /* plain, likewise: 1 where the others can read that, else 0 */
     uint32_t team;    /* plain, likewise: 1 where a team works for this member, else 0 */
-    uint32_t
-        sees; /* plain, likewise: 1 where it would see each member's end, see writes.h, else 0 */
+    uint32_t sees; /* plain, likewise: 1 where it would see each member's end, and seals nobody that
+                         lives, see writes.h, else 0 */
 } group_input;
 
 /* Behind each small buffer: by its member where calls share the step, plain, published by its word,

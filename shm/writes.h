@@ -16,7 +16,7 @@
  * holds (lifeline.h), before it takes the process's memory down; or, where a team may have helped that thread,
  * and as a second witness, when the last thread of the process has (slot_is_gone). A member that is stopped in a
  * piece holds the others up until it goes on, is killed, or they run out of time; so it cannot be excluded by a
- * seal: see writes_stuck. */
+ * seal: see writes_stuck. Where some health monitor is set to seal, nobody writes into others' memory at all. */
 #ifndef SHM_WRITES_H
 #define SHM_WRITES_H
 

@@ -178,6 +178,15 @@ static int ft_exclude(serry_member *member, int rank, serry_exclusion how, serry
     return c->backend->exclude(c->member, rank, how, error);
 }
 
+/* One that is turned to later is not told: it may refuse to seal somebody at one moment or another. */
+static void ft_may_seal(serry_member *member)
+{
+    ft_carrier *c = ft_carrier_of(ft_own(member));
+
+    if (c->backend->may_seal != NULL)
+        c->backend->may_seal(c->member);
+}
+
 static const serry_backend functions = {
     .open = ft_open,
     .close = ft_close,
@@ -207,6 +216,7 @@ static const serry_backend functions = {
     .incarnation = ft_incarnation,
     .vitals = ft_vitals,
     .exclude = ft_exclude,
+    .may_seal = ft_may_seal,
 };
 
 /* ---- making one ------------------------------------------------------------------------------- */

@@ -236,6 +236,8 @@ int serry_health_create(serry_comm *comm, const serry_health_config *config, ser
         h->patients[r].report.rank = r;
     h->patients[h->rank].report.activity = SERRY_COMPUTING;
     init_locks(h);
+    if (config->exclusion == SERRY_EXCLUSION_SEAL && h->backend->may_seal != NULL)
+        h->backend->may_seal(h->member);
     *health = h;
     return SERRY_OK;
 }

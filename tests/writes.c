@@ -2,6 +2,7 @@
  * others (shm/writes.h): nobody goes on in its place, or leaves with buffers that it may write to, before it is
  * done or gone. Here it only says that it writes. */
 #include <pthread.h>
+#include <serry/health.h>
 
 #include "comm.h"
 #include "deaths.h"
@@ -329,6 +330,36 @@ static void many_ranks_write_to_others_of_their_domain_only(void **state)
     run_ranks(SERRY_THREADS, SPREAD_FAR + 1, in_domains, NULL);
 }
 
+/* ---- a monitor that seals ------------------------------------------------------------------------ */
+
+static void watched(test_rank *self)
+{
+    serry_health_config config = SERRY_HEALTH_CONFIG_INIT;
+    int64_t *buffer = take(self);
+    serry_health *health = NULL;
+
+    EXPECT_OK(self, sum(self, buffer));
+    CHECK(self, member_of(self)->algorithm == &algorithm_spread);
+    config.exclusion = SERRY_EXCLUSION_SEAL;
+    if (self->rank == 0) /* of one rank */
+        EXPECT_OK(self, serry_health_create(self->comm, &config, &health));
+    EXPECT_OK(self, serry_barrier(self->comm));
+    for (size_t i = 0; i < COUNT; i++)
+        buffer[i] = self->rank + 1;
+    EXPECT_OK(self, sum(self, buffer));
+    check_all(self, buffer, 1 + 2 + 3);
+    CHECK(self, member_of(self)->algorithm != &algorithm_spread);
+    if (health != NULL)
+        EXPECT_OK(self, serry_health_destroy(&health));
+}
+
+static void nobody_writes_to_others_where_somebody_may_be_sealed(void **state)
+{
+    (void)state;
+    run_ranks(SERRY_PROCESSES, RANKS, watched, NULL);
+    run_ranks(SERRY_THREADS, RANKS, watched, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +369,7 @@ int main(void)
         cmocka_unit_test(nobody_leaves_while_others_write_into_its_result),
         cmocka_unit_test(nobody_writes_to_who_has_been_excluded),
         cmocka_unit_test(many_ranks_write_to_others_of_their_domain_only),
+        cmocka_unit_test(nobody_writes_to_others_where_somebody_may_be_sealed),
     };
 
     return cmocka_run_group_tests_name("writes", tests, NULL, NULL);

@@ -270,6 +270,10 @@ typedef struct serry_backend {
     /* Exclude a member that lives. SERRY_ERR_UNSUPPORTED where it cannot be done this way, or not now:
      * who has stopped in the middle of writing into others' memory cannot be sealed. */
     int (*exclude)(serry_member *member, int rank, serry_exclusion how, serry_error *error);
+
+    /* From now on this member may seal others at any time: operations in which some could not be sealed
+     * are made in another way. NULL: there are none. */
+    void (*may_seal)(serry_member *member);
 } serry_backend;
 
 enum { SERRY_REPEAT, SERRY_FINISH }; /* see meet */

@@ -383,6 +383,12 @@ static int faulty_exclude(serry_member *member, int rank, serry_exclusion how, s
     return own(member)->inner->exclude(own(member)->member, rank, how, error);
 }
 
+static void faulty_may_seal(serry_member *member)
+{
+    if (own(member)->inner->may_seal != NULL)
+        own(member)->inner->may_seal(own(member)->member);
+}
+
 static const serry_backend functions = {
     .open = faulty_open,
     .close = faulty_close,
@@ -411,6 +417,7 @@ static const serry_backend functions = {
     .epoch = faulty_epoch,
     .vitals = faulty_vitals,
     .exclude = faulty_exclude,
+    .may_seal = faulty_may_seal,
 };
 
 /* ---- making one ------------------------------------------------------------------------------- */
