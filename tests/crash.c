@@ -20,11 +20,11 @@
 #include "deaths.h"
 
 /* Trials with a second victim, and ranks in them. */
-enum { DOUBLES = 8, LONG_DOUBLES = 4, DOUBLE_SIZE = 4 };
+enum { DOUBLES = 4, LONG_DOUBLES = 2, DOUBLE_SIZE = 4 };
 
-/* Of a section of more instructions so many points are tried, about. With --changes all are: .ci/run does
+/* Of sections of more than a few thousand instructions, and of long ones, so many points are tried, about. With --changes all are: .ci/run does
  * that for the groups of one call at a time, `make crash-changes` for those of messages and requests too. */
-enum { LONG = 20000, SAMPLE = 3 };
+enum { SHORT = 4000, SAMPLE = 12, LONG = 20000, LONG_SAMPLE = 3 };
 
 static bool all_instructions, all_changes;
 
@@ -52,15 +52,26 @@ static uint64_t sequence_of(const plan *p)
     return chance_begin(purpose);
 }
 
+/* Points of a section; 0: all. */
+static unsigned sample_of(const plan *p)
+{
+    if (all_changes)
+        return 0;
+    if (p->scenario.points != 0)
+        return p->scenario.points;
+    if (p->steps > LONG)
+        return LONG_SAMPLE;
+    return p->steps > SHORT ? SAMPLE : 0;
+}
+
 static void try_changes(plan *p)
 {
     uint64_t sequence = sequence_of(p);
-    unsigned some = p->scenario.points != 0 ? p->scenario.points : p->steps > LONG ? SAMPLE : 0;
-    bool sample = some != 0 && !all_changes;
+    unsigned some = sample_of(p);
 
     for (unsigned c = p->known; c <= p->changes; c++)
         for (unsigned after = 0; after < plan_gap(p, c); after++) {
-            if (!is_point(p, c, after) || (sample && chance(&sequence, 3 * p->changes) >= some))
+            if (!is_point(p, c, after) || (some != 0 && chance(&sequence, 3 * p->changes) >= some))
                 continue;
             if (p->fault == PLAN_KILL_TWO)
                 plan_draw_second(p, &sequence);
@@ -129,8 +140,9 @@ static void try(void **state)
         try_some(p);
     else
         try_changes(p);
-    print_message("%s: %u instructions, %u changes, %u points, %u trials (%u at the end), %.1f s\n",
-                  p->scenario.name, p->steps, p->changes, p->points, p->trials, p->early,
+    print_message("%s: %u instructions, %u changes, %u points, %u trials (%u at the end, %u "
+                  "missed), %.1f s\n",
+                  p->scenario.name, p->steps, p->changes, p->points, p->trials, p->early, p->missed,
                   test_now() - began);
     plan_release(p);
     assert_int_equal(p->faults, 0);

@@ -29,7 +29,8 @@ typedef struct plan {
     int second;         /* who dies soon after the victim; -1: nobody */
     unsigned second_us; /* how soon */
 
-    unsigned points, trials, early, faults;
+    unsigned points, trials, early, missed, faults;
+    bool again; /* the last trial says nothing: nothing was wrong, but the fault did not fire */
 } plan;
 
 /* The victim runs to the end of the section and is killed there. */
@@ -43,7 +44,8 @@ unsigned plan_gap(const plan *p, unsigned c);
 void plan_draw_second(plan *p, uint64_t *sequence);
 
 /* The fault at that point. Where the run has ended before, because somebody slept in the record and
- * not here, it is tried once more, and then counted as early. */
+ * not here, it is tried once more, and then counted as early. Where it did not fire although all else was
+ * right, because the victim could not be traced, the trial is made again, a few times in a scenario. */
 void plan_try(plan *p, crash_point point);
 
 #endif
