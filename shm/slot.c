@@ -54,8 +54,8 @@ bool slot_process_is_gone(const arena_slot *slot)
 
 bool slot_can_be_seen(const arena_slot *slot)
 {
-    return slot->pid_namespace != 0 && slot->pid_namespace == slot_pid_namespace() &&
-           process_activity(slot->pid, slot->start_ticks) != SERRY_UNKNOWN;
+    return slot->start_ticks != 0 && slot->pid_namespace != 0 &&
+           slot->pid_namespace == slot_pid_namespace();
 }
 
 /* The threads of a process run on for a moment when its life lock has told already. What a thread rank

@@ -40,7 +40,7 @@ bool slot_is_gone(const arena_slot *slot, serry_kind_of_rank kind);
 /* The process that has signed in has ended, with all its threads, whatever the rank is. */
 bool slot_process_is_gone(const arena_slot *slot);
 
-/* Would slot_process_is_gone tell? */
+/* Would slot_process_is_gone tell, if /proc shows this process itself? */
 bool slot_can_be_seen(const arena_slot *slot);
 
 /* Somebody, perhaps the rank itself, has found it to be gone. */

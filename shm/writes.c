@@ -6,6 +6,7 @@
 #include "extent.h"
 #include "lifeline.h"
 #include "operation.h"
+#include "process.h"
 #include "slot.h"
 #include "word.h"
 
@@ -30,8 +31,10 @@ bool writes_can_be_seen(shm_member *m)
     const shm_arena *arena = m->group.arena;
 
     if (m->seen == SEEN_UNKNOWN) {
-        bool all = true;
-        for (int i = 0; i < m->alive_count && arena->kind == SERRY_PROCESSES && all; i++)
+        const arena_slot *own = slot_of(m, m->group.rank);
+        bool threads = arena->kind == SERRY_THREADS;
+        bool all = threads || process_activity(own->pid, own->start_ticks) != SERRY_UNKNOWN;
+        for (int i = 0; i < m->alive_count && !threads && all; i++)
             all = slot_can_be_seen(slot_of(m, m->alive[i]));
         m->seen = all ? SEEN_ALL : SEEN_NOT;
     }
