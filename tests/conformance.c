@@ -248,6 +248,7 @@ TEST(same_bits)
 TEST(barrier)
 TEST(sequence)
 TEST(started)
+TEST(mixed)
 TEST(parts)
 TEST(many_parts)
 TEST(two_at_once)
@@ -271,7 +272,7 @@ static int run_group(bool large)
         cmocka_unit_test(test_same_bits),  cmocka_unit_test(test_barrier),
         cmocka_unit_test(test_sequence),   cmocka_unit_test(test_parts),
         cmocka_unit_test(test_many_parts), cmocka_unit_test(test_two_at_once),
-        cmocka_unit_test(test_started),
+        cmocka_unit_test(test_started),    cmocka_unit_test(test_mixed),
     };
     const struct CMUnitTest large_ones[] = {
         cmocka_unit_test(test_large_2),

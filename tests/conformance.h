@@ -26,6 +26,10 @@ void body_sequence(test_rank *self);
  * synchronous calls. */
 void body_started(test_rank *self);
 
+/* From several threads of each rank, each with a communicator of its own: synchronous calls, calls started and
+ * finished apart, and messages, drawn from the seed. */
+void body_mixed(test_rank *self);
+
 /* Calls on communicators from split and dup, in turn with those on their parents. */
 void body_parts(test_rank *self);
 

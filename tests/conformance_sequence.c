@@ -1,6 +1,9 @@
 /* conformance_sequence.c - calls of all kinds in a random order; see conformance.h. */
 #include "conformance.h"
 
+#include <pthread.h>
+#include <stdlib.h>
+
 #define SEQUENCE_BYTES (256u * KIB) /* of a buffer */
 
 static const struct {
@@ -139,4 +142,127 @@ void body_started(test_rank *self)
         for (size_t j = 0; j < flight; j++)
             buffers_close(self, &slots[j].buffers);
     }
+}
+
+/* ---- all mixed, from several threads ------------------------------------------------------------- */
+
+#define MIXERS 3
+#define MIXED_STEPS 150u
+#define MIXED_FLIGHT 8
+#define MIXED_BYTES (16u * KIB)
+#define MESSAGE_MOST 3000u /* elements: some in a line, some in the ring, some beyond */
+
+/* A thread of a rank, with a communicator of its own. */
+typedef struct mixer {
+    test_rank *self;
+    uint64_t number;
+    pthread_t thread;
+    serry_comm *comm;
+    const dataset *data;
+    group world[SEQUENCE_SETS];
+    started slots[MIXED_FLIGHT];
+    int64_t sent[MESSAGE_MOST], got[MESSAGE_MOST];
+    bool ok;
+} mixer;
+
+static int64_t letter(int from, uint64_t step, size_t i)
+{
+    return from * INT64_C(1000003) + (int64_t)step * 101 + (int64_t)i;
+}
+
+/* A message to the next rank, and one from the rank before. */
+static bool pass_on(mixer *m, uint64_t step)
+{
+    int rank = m->self->rank, size = m->self->size, tag = (int)(step % 7);
+    int next = (rank + 1) % size, before = (rank + size - 1) % size;
+    size_t count = (size_t)(reference_random(test_seed(), 20 + m->number, step) % MESSAGE_MOST);
+    serry_request *request[2] = {NULL, NULL};
+
+    for (size_t i = 0; i < count; i++)
+        m->sent[i] = letter(rank, step, i);
+    int rc = serry_irecv(m->got, count, SERRY_I64, before, tag, NULL, m->comm, &request[0]);
+    if (rc == SERRY_OK)
+        rc = serry_isend(m->sent, count, SERRY_I64, next, tag, m->comm, &request[1]);
+    if (rc == SERRY_OK)
+        rc = serry_wait_all(request, 2, -1);
+    if (!test_expect(m->self, SERRY_OK, rc, m->comm, "message of step %llu",
+                     (unsigned long long)step))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (!CHECK(m->self, m->got[i] == letter(before, step, i)))
+            return false;
+    return true;
+}
+
+static bool take_step(mixer *m, started *s, uint64_t step)
+{
+    s->c = random_case(step + (m->number + 1) * 100000, MIXED_BYTES, m->self->size, &s->set);
+    switch (reference_random(test_seed(), 30 + m->number, step) % 4) {
+    case 0:
+        return case_run(m->self, &s->buffers, &m->world[s->set], &m->data[s->set], &s->c);
+    case 1:
+        return pass_on(m, step);
+    default:
+        return case_start(m->self, &s->buffers, &m->world[s->set], &m->data[s->set], &s->c,
+                          &s->request);
+    }
+}
+
+static void *mix(void *argument)
+{
+    mixer *m = argument;
+
+    for (uint64_t step = 0; m->ok && step < MIXED_STEPS + MIXED_FLIGHT; step++) {
+        started *s = &m->slots[step % MIXED_FLIGHT];
+        if (s->request != NULL)
+            m->ok = case_finish(m->self, &s->buffers, &m->world[s->set], &m->data[s->set], &s->c,
+                                &s->request);
+        if (m->ok && step < MIXED_STEPS)
+            m->ok = take_step(m, s, step);
+    }
+    for (size_t i = 0; i < MIXED_FLIGHT; i++) {
+        serry_cancel(m->slots[i].request);
+        serry_request_free(&m->slots[i].request);
+    }
+    return NULL;
+}
+
+static bool mixer_open(test_rank *self, mixer *m, const dataset *data, const group *world)
+{
+    bool ok = EXPECT_OK(self, serry_dup(self->comm, &m->comm));
+
+    m->self = self;
+    m->data = data;
+    for (size_t i = 0; i < SEQUENCE_SETS; i++) {
+        m->world[i] = world[i];
+        m->world[i].comm = m->comm;
+    }
+    for (size_t i = 0; i < MIXED_FLIGHT; i++)
+        ok = buffers_open(self, &m->slots[i].buffers, MIXED_BYTES) && ok;
+    return m->ok = ok;
+}
+
+void body_mixed(test_rank *self)
+{
+    mixer *mixers = calloc(MIXERS, sizeof(*mixers));
+    dataset data[SEQUENCE_SETS];
+    group world[SEQUENCE_SETS];
+
+    if (!CHECK(self, mixers != NULL))
+        return;
+    prepare_sets(self, data, world);
+    for (uint64_t i = 0; i < MIXERS; i++) {
+        mixers[i].number = i;
+        mixer_open(self, &mixers[i], data, world);
+    }
+    for (size_t i = 0; i < MIXERS; i++)
+        pthread_create(&mixers[i].thread, NULL, mix, &mixers[i]);
+    for (size_t i = 0; i < MIXERS; i++)
+        pthread_join(mixers[i].thread, NULL);
+    for (size_t i = 0; i < MIXERS; i++) {
+        for (size_t j = 0; j < MIXED_FLIGHT; j++)
+            buffers_close(self, &mixers[i].slots[j].buffers);
+        test_expect(self, SERRY_OK, serry_finalize(&mixers[i].comm), NULL, "serry_finalize");
+    }
+    free(mixers);
 }

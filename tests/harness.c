@@ -399,11 +399,16 @@ static void failed_v(test_rank *self, const char *format, va_list arguments)
     report->failures++;
 }
 
+/* Of several threads of a rank, one at a time writes into its report. */
+static pthread_mutex_t report_lock = PTHREAD_MUTEX_INITIALIZER;
+
 void test_failed(test_rank *self, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
+    pthread_mutex_lock(&report_lock);
     failed_v(self, format, arguments);
+    pthread_mutex_unlock(&report_lock);
     va_end(arguments);
 }
 
@@ -412,7 +417,9 @@ void test_at(test_rank *self, const char *format, ...)
     test_report *report = test_mine(self);
     va_list arguments;
     va_start(arguments, format);
+    pthread_mutex_lock(&report_lock);
     vsnprintf(report->where, sizeof(report->where), format, arguments);
+    pthread_mutex_unlock(&report_lock);
     va_end(arguments);
 }
 
