@@ -14,8 +14,8 @@ typedef struct shm_arena {
     struct shm_arena *next;         /* arenas of this process; under the lock of join.c */
     unsigned members;               /* communicators of this process that use it; likewise */
     uint16_t members_of[SHM_SLOTS]; /* of each of its slots; likewise */
-    bool read_on[SHM_SLOTS];        /* it has left an operation that was open: others may still read
-                                       its memory. By its rank */
+    bool read_on[SHM_SLOTS];        /* it has left an operation that was open, or was sealed: others
+                                       may still read its memory. By its rank */
     struct shm_monitor *monitor;    /* set before the job runs, then constant */
     int fd;                         /* for reserving, giving back, and handing on */
     uint64_t job[2];                /* hash of user and job: where newcomers knock */

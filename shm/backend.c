@@ -120,6 +120,12 @@ static void leave_open(shm_member *m)
     (void)operation_leave(m);
 }
 
+/* Others, which took it for dead, may still read what it has in the arena. */
+static bool is_sealed(const shm_member *m)
+{
+    return m->excluded || !word_second_look(&m->own->word);
+}
+
 static int shm_close(serry_member *member, serry_error *error)
 {
     shm_member *m = own(member);
@@ -132,11 +138,12 @@ static int shm_close(serry_member *member, serry_error *error)
     int rc = check_thread(m, error);
     if (rc != SERRY_OK)
         return rc;
+    bool sealed = is_sealed(m);
     group_seal_member(&m->group, m->group.rank); /* first: messages that lie there are not sent */
     leave_open(m);
     room_close(m);
     bool *read_on = &m->group.arena->read_on[slot_of(m)];
-    *read_on |= m->open && (m->published || m->passed); /* it takes part in that one */
+    *read_on |= sealed || (m->open && (m->published || m->passed)); /* it takes part in that one */
     if (m->whole && !*read_on)
         extent_give_all(m->group.arena, slot_of(m));
     shm_group group = m->group;
@@ -382,10 +389,14 @@ static int shm_free(serry_member *member, void *memory, serry_error *error)
 {
     shm_member *m = own(member);
     uintptr_t base = (uintptr_t)m->group.arena->base, address = (uintptr_t)memory;
+    bool inside = address >= base && address - base < m->group.arena->bytes;
     uint64_t bytes;
 
-    if (address >= base && address - base < m->group.arena->bytes &&
-        extent_give(m->group.arena, slot_of(m), address - base, &bytes)) {
+    if (inside && is_sealed(m)) { /* it is given back with all that a dead rank leaves */
+        m->group.arena->read_on[slot_of(m)] = true;
+        return SERRY_OK;
+    }
+    if (inside && extent_give(m->group.arena, slot_of(m), address - base, &bytes)) {
         madvise(memory, bytes, MADV_DONTFORK);
         madvise(memory, bytes, MADV_DONTDUMP);
         return SERRY_OK;
