@@ -33,9 +33,22 @@ static size_t room_bytes(const shm_member *m, int index, bool crowded)
     return !m->flow.from_root || m->alive[index] == m->call.root ? operation_input_bytes(m) : 0;
 }
 
+/* Are there several domains, each with members that can work for all others there? Then by blocks, if the call is
+ * worth it, and nobody has to wait for a core. */
+static bool may_go_by_blocks(const shm_member *m)
+{
+    bool whole = (m->flow.combine || m->flow.from_root) && !m->flow.send_n;
+    bool large = m->call.count * m->element >= BLOCKS_BYTES || m->levels.forced;
+
+    return m->levels.large_span != 0 && whole && large;
+}
+
 static size_t own_room_bytes(const shm_member *m)
 {
-    return room_bytes(m, operation_index(m), is_crowded(m));
+    size_t bytes = room_bytes(m, operation_index(m), is_crowded(m));
+    size_t blocks = may_go_by_blocks(m) ? blocks_room(m) : 0;
+
+    return bytes > blocks ? bytes : blocks;
 }
 
 void choose_room(shm_member *m)
@@ -151,6 +164,21 @@ static bool all_crowded(const shm_member *m)
     return all;
 }
 
+/* Has none? */
+static bool none_crowded(const shm_member *m)
+{
+    bool none = true;
+
+    for (int i = 0; i < m->alive_count; i++)
+        none &= said_by(m, m->alive[i])->crowded == 0;
+    return none;
+}
+
+static bool goes_by_blocks(const shm_member *m)
+{
+    return may_go_by_blocks(m) && (none_crowded(m) || m->levels.forced);
+}
+
 /* Can what rank r has told of be read there by every member? */
 static bool is_for_all(const shm_member *m, uint64_t where)
 {
@@ -217,14 +245,21 @@ static int fail_input(shm_member *m, int rank, const char *what)
 
 static bool uses_rooms(const shm_member *m)
 {
-    return m->algorithm == &algorithm_slices || m->algorithm == &algorithm_whole;
+    return m->algorithm == &algorithm_slices || m->algorithm == &algorithm_whole ||
+           m->algorithm == &algorithm_blocks_copied;
+}
+
+/* What a member needs in its room now. */
+static size_t needed_room(const shm_member *m, int index, const algorithm *a)
+{
+    return a == &algorithm_blocks_copied ? blocks_room(m) : room_bytes(m, index, m->crowded);
 }
 
 /* Where a member stages. False: it says what cannot be. */
 static bool find_room(shm_member *m, int index)
 {
     int r = m->alive[index];
-    size_t bytes = room_bytes(m, index, m->crowded);
+    size_t bytes = needed_room(m, index, m->algorithm);
 
     m->rooms[r] = bytes == 0 ? NULL : arena_in_pool(m->group.arena, said_by(m, r)->room, bytes);
     return bytes == 0 || m->rooms[r] != NULL;
@@ -232,20 +267,24 @@ static bool find_room(shm_member *m, int index)
 
 /* Has every member that needs one a room? With members newly missing, which may still be reading in
  * rooms, there are none. */
-static bool has_rooms(const shm_member *m)
+static bool has_rooms(const shm_member *m, const algorithm *a)
 {
     bool all = m->absent_count == 0;
 
     for (int i = 0; i < m->alive_count; i++)
-        all &= room_bytes(m, i, m->crowded) == 0 || said_by(m, m->alive[i])->room != 0;
+        all &= needed_room(m, i, a) == 0 || said_by(m, m->alive[i])->room != 0;
     return all;
 }
 
 static const algorithm *choose_copies(const shm_member *m)
 {
-    if (m->variant == VARIANT_NO_ROOM || !has_rooms(m))
+    const algorithm *usual = m->flow.combine ? &algorithm_slices : &algorithm_whole;
+
+    if (m->variant == VARIANT_NO_ROOM)
         return &algorithm_staged;
-    return m->flow.combine ? &algorithm_slices : &algorithm_whole;
+    if (goes_by_blocks(m) && has_rooms(m, &algorithm_blocks_copied))
+        return &algorithm_blocks_copied;
+    return has_rooms(m, usual) ? usual : &algorithm_staged;
 }
 
 static int enter_decided(shm_member *m)
@@ -338,6 +377,8 @@ const algorithm *choose_next(shm_member *m)
                 m->input[m->alive[i]] = NULL;
         return choose_copies(m);
     }
+    if (goes_by_blocks(m) && m->variant == VARIANT_CHOOSE)
+        return &algorithm_blocks;
     if (spreads(m))
         return &algorithm_spread;
     if (follows(m))

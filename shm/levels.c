@@ -115,22 +115,80 @@ static int choose_span(const domains *d)
     return best;
 }
 
+/* ---- blocks of large operations: see blocks.c ---------------------------------------------------- */
+
+#define WHOLE ((uint64_t)1 << 20) /* a vector that comes from another domain */
+enum { MOST_SLICES = 4 };         /* that a member of a small last block makes */
+
+/* The members first..end-1 share one vector of each of them: so many vectors come from other domains. */
+static uint64_t inner_cost(const domains *d, int first, int end)
+{
+    uint64_t far = 0;
+
+    for (int i = first; i < end; i++)
+        for (int j = first; j < end; j++)
+            far += i != j && distance(d, i, j) == FAR;
+    return far * WHOLE / (uint64_t)(end - first);
+}
+
+/* One vector that each block has is shared by all blocks. */
+static uint64_t outer_cost(const domains *d, int span)
+{
+    int blocks = (d->count + span - 1) / span;
+    uint64_t far = 0;
+
+    for (int i = 0; i < d->count; i++)
+        for (int b = 0; b < blocks; b++) {
+            int members = block_end(d->count, span, b) - b * span;
+            far += b != i / span && distance(d, i, b * span + i % span % members) == FAR;
+        }
+    return far * WHOLE / (uint64_t)span / (uint64_t)blocks;
+}
+
+/* Inputs in a block, parts among them, slices among them, and the result in a block. */
+static uint64_t large_cost(const domains *d, int span)
+{
+    uint64_t cost = 2 * outer_cost(d, span);
+
+    for (int first = 0; first < d->count; first += span)
+        cost += 2 * inner_cost(d, first, block_end(d->count, span, first / span));
+    return cost;
+}
+
+/* The largest span of those with the least cost; 0: no blocks. */
+static int choose_large_span(const domains *d)
+{
+    uint64_t least = 2 * inner_cost(d, 0, d->count);
+    int best = 0;
+
+    for (int span = 2; span < d->count; span *= 2) {
+        int last = d->count - (d->count - 1) / span * span;
+        uint64_t c = last * MOST_SLICES < span ? least : large_cost(d, span);
+        if (c < least || (c == least && best != 0)) {
+            least = c;
+            best = span;
+        }
+    }
+    return best;
+}
+
 void levels_plan(shm_member *m)
 {
     domains d;
     int span = 0;
 
     m->rare &= ~(unsigned)RARE_LEVELS;
-    m->levels.span = 0;
+    m->levels.span = m->levels.large_span = 0;
     if (m->group.cell != CELL_OPERATIONS) /* agreements are rare */
         return;
     find_domains(m, &d);
     if (m->levels.forced) {
         for (int i = 0; i < d.count; i++)
             d.of[i] = (uint32_t)i / 2 + 1;
-        span = d.count > 2 ? 2 : 0;
+        span = m->levels.large_span = d.count > 2 ? 2 : 0;
     } else if (d.count > HANDFUL) {
         span = choose_span(&d);
+        m->levels.large_span = choose_large_span(&d);
     }
     if (span == 0)
         return;

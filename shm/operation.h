@@ -126,7 +126,8 @@ struct shm_member {
         int blocks;
         bool near[SERRY_MAX_RANKS]; /* the members of a block are in one domain */
         bool told[SERRY_MAX_RANKS]; /* it was a digest that decided the block, not its words */
-    } levels;                       /* see levels.c */
+        int large_span;             /* members of a block in large operations; 0: none */
+    } levels;                       /* see levels.c and blocks.c */
 
     unsigned char *scratch; /* results of small operations until they are handed out */
     unsigned char *staging; /* the same for large ones, mapped at need */
@@ -356,6 +357,13 @@ enum { SPREAD_FAR = 8 };
  * direct.c: 1.15 of the time at 16 KiB; from 32 KiB to 64 MiB 1.0 to 0.7, in place 0.85 to 0.55. */
 #define FOLLOW_BYTES ((size_t)32 << 10)
 
+/* blocks.c: from so many bytes on the lines that it saves are more than those of the words in its further steps,
+ * on machines from 2 x 8 to 8 x 16 cores (docs/scaling.md). */
+#define BLOCKS_BYTES ((size_t)32 << 10)
+
+/* Bytes that a member needs in its room for that, where inputs are copied. */
+size_t blocks_room(const shm_member *m);
+
 /* slices.c: elements that number `index` of the members combines for all, in an operation on whole
  * vectors, or for itself. */
 void slices_range(const shm_member *m, int index, size_t *first, size_t *length);
@@ -391,19 +399,21 @@ void levels_force(shm_member *m, bool forced);
  * are sealed below it. OPERATION_GOES_ON: it is none of those that are decided so. */
 int levels_decide(shm_member *m);
 
-extern const algorithm algorithm_small;        /* small.c */
-extern const algorithm algorithm_levels;       /* levels.c */
-extern const algorithm algorithm_batch;        /* batch.c */
-extern const algorithm algorithm_enter;        /* choose.c */
-extern const algorithm algorithm_slices;       /* slices.c */
-extern const algorithm algorithm_whole;        /* whole.c */
-extern const algorithm algorithm_staged;       /* staged.c */
-extern const algorithm algorithm_direct_share; /* direct.c */
-extern const algorithm algorithm_direct_pull;  /* direct.c */
-extern const algorithm algorithm_spread;       /* spread.c */
-extern const algorithm algorithm_spread_lost;  /* spread.c */
-extern const algorithm algorithm_follow;       /* follow.c */
-extern const algorithm algorithm_follow_lost;  /* follow.c */
-extern const algorithm algorithm_follow_rest;  /* follow.c */
+extern const algorithm algorithm_small;         /* small.c */
+extern const algorithm algorithm_levels;        /* levels.c */
+extern const algorithm algorithm_batch;         /* batch.c */
+extern const algorithm algorithm_enter;         /* choose.c */
+extern const algorithm algorithm_slices;        /* slices.c */
+extern const algorithm algorithm_blocks;        /* blocks.c */
+extern const algorithm algorithm_blocks_copied; /* blocks.c */
+extern const algorithm algorithm_whole;         /* whole.c */
+extern const algorithm algorithm_staged;        /* staged.c */
+extern const algorithm algorithm_direct_share;  /* direct.c */
+extern const algorithm algorithm_direct_pull;   /* direct.c */
+extern const algorithm algorithm_spread;        /* spread.c */
+extern const algorithm algorithm_spread_lost;   /* spread.c */
+extern const algorithm algorithm_follow;        /* follow.c */
+extern const algorithm algorithm_follow_lost;   /* follow.c */
+extern const algorithm algorithm_follow_rest;   /* follow.c */
 
 #endif
