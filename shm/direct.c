@@ -15,6 +15,7 @@
  * Pull (everything else): each takes what it gets, and one more step tells that all are done. */
 #include <string.h>
 
+#include "lines.h"
 #include "operation.h"
 #include "word.h"
 
@@ -37,8 +38,10 @@ static void combine_slice(shm_member *m)
     while (m->worker[mine] != m->group.rank)
         mine++;
     operation_slice(m, m->length, mine, m->worker_count, &first, &length);
-    for (int i = 0; i < m->alive_count; i++)
+    for (int i = 0; i < m->alive_count; i++) {
         vector[i] = m->input[m->alive[i]] + (m->first + first) * m->element;
+        lines_read(m, m->alive[i], lines_of(length * m->element, 0));
+    }
     if (length != 0)
         operation_reduce(m, group_out(&m->group, m->group.rank, m->step + 1), vector, length);
 }
@@ -52,6 +55,7 @@ static void copy_out(shm_member *m)
         operation_slice(m, m->out_length, i, m->worker_count, &first, &length);
         operation_copy(m, recv + (m->out_first + first) * m->element,
                        group_out(&m->group, m->worker[i], m->step), length * m->element);
+        lines_read(m, m->worker[i], lines_of(length * m->element, 0));
     }
     m->out_length = 0;
 }
@@ -104,8 +108,11 @@ static void pull_work(shm_member *m)
     size_t block = m->call.count * m->element;
 
     for (int i = 0; i < m->alive_count; i++) {
-        m->source[m->alive[i]] = m->input[m->alive[i]];
-        m->stride[m->alive[i]] = block;
+        int r = m->alive[i];
+        bool gives = !m->flow.from_root || r == m->call.root;
+        m->source[r] = m->input[r];
+        m->stride[r] = block;
+        lines_read(m, r, gives && operation_gets(m) ? lines_of(block, 0) : 0);
     }
     operation_pull_large(m, needs_staging(m) ? m->staging : m->call.recv, block, m->call.count);
 }

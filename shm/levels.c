@@ -163,7 +163,7 @@ static int choose_large_span(const domains *d)
 
     for (int span = 2; span < d->count; span *= 2) {
         int last = d->count - (d->count - 1) / span * span;
-        uint64_t c = last * MOST_SLICES < span ? least : large_cost(d, span);
+        uint64_t c = last * MOST_SLICES < span ? UINT64_MAX : large_cost(d, span);
         if (c < least || (c == least && best != 0)) {
             least = c;
             best = span;

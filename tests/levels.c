@@ -3,6 +3,7 @@
  *
  * Ranks are threads, as many as the machine has cores; each stands where hwloc has the core of its
  * number. This program has its own build of what reads lines (shm/lines.h), which counts them. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -43,9 +44,13 @@ typedef struct machine {
     const char *description;
     int cores;
     int span;              /* that is to be chosen */
+    int large_span;        /* in large operations */
+    bool even;             /* a block there is a domain */
     uint32_t *domain;      /* of each core */
     unsigned char *memory; /* of a dataset */
 } machine;
+
+static double g_slice_lines; /* of large operations by blocks, where no member has several */
 
 static shm_member *member_of(const test_rank *self)
 {
@@ -60,10 +65,13 @@ static void take_place(test_rank *self)
 
     test_meet(self); /* all have joined */
     *domain_of(&m->group, self->rank) = place->domain[self->rank];
+    if (self->rank == 0)
+        g_slice_lines = (double)m->group.chunk_bytes / 2 / SHM_LINE;
     test_meet(self);
     m->plan = (wait_plan){.pauses = 1, .yields = UINT32_MAX};
     levels_plan(m);
     CHECK(self, m->levels.span == place->span);
+    CHECK(self, m->levels.large_span == place->large_span);
 }
 
 /* Until levels_plan. */
@@ -173,6 +181,114 @@ static void tell_lines(test_run *run, const machine *place)
     }
 }
 
+/* ---- lines of large operations ------------------------------------------------------------------ */
+
+enum { LARGE_ALLREDUCE, LARGE_IN_PLACE, LARGE_REDUCE, LARGE_BROADCAST, LARGE_CALLS };
+static const char *const k_large_calls[] = {"allreduce", "allreduce in place", "reduce",
+                                            "broadcast"};
+
+/* Lines of a vector: as many for each rank, in whole slices and pieces. */
+static size_t large_lines(const machine *place)
+{
+    return (size_t)place->cores * 64;
+}
+
+static int call_large(test_rank *self, int call, double *input, double *result, size_t count)
+{
+    int last = self->size - 1;
+
+    switch (call) {
+    case LARGE_ALLREDUCE:
+        return serry_allreduce(input, result, count, SERRY_F64, SERRY_SUM, self->comm);
+    case LARGE_IN_PLACE:
+        return serry_allreduce(SERRY_IN_PLACE, input, count, SERRY_F64, SERRY_SUM, self->comm);
+    case LARGE_REDUCE:
+        return serry_reduce(input, result, count, SERRY_F64, SERRY_SUM, last, self->comm);
+    default:
+        return serry_broadcast(input, count, SERRY_F64, last, self->comm);
+    }
+}
+
+static void check_large(test_rank *self, int call, const double *got, size_t count)
+{
+    double last = self->size - 1, wrong = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        double sum = self->size * last / 2 + self->size * (double)i;
+        wrong += got[i] != (call == LARGE_BROADCAST ? last + (double)i : sum);
+    }
+    CHECK(self, wrong == 0 || (call == LARGE_REDUCE && self->rank != self->size - 1));
+}
+
+/* numbers: lines from other domains in each call, flat and by blocks. */
+static void body_large_lines(test_rank *self)
+{
+    const machine *place = self->argument;
+    size_t count = large_lines(place) * 8;
+    double *input = malloc(count * sizeof(*input)), *result = calloc(count, sizeof(*result));
+
+    take_place(self);
+    for (int i = 0; i < 2 * LARGE_CALLS; i++) {
+        int call = i / 2;
+        test_meet(self);
+        EXPECT_OK(self, test_set_variant(self->comm, i % 2 ? VARIANT_CHOOSE : VARIANT_SHARE));
+        for (size_t e = 0; e < count; e++)
+            input[e] = self->rank + (double)e;
+        test_meet(self);
+        g_lines.far = 0;
+        EXPECT_OK(self, call_large(self, call, input, result, count));
+        test_mine(self)->number[i] = (double)g_lines.far;
+        check_large(self, call, call == LARGE_IN_PLACE || call == LARGE_BROADCAST ? input : result,
+                    count);
+    }
+    free(input);
+    free(result);
+}
+
+/* Of data, and of the words of each step, in all: docs/scaling.md. */
+static double flat_lines(const machine *place, int call)
+{
+    double ranks = place->cores, k = place->large_span, lines = (double)large_lines(place);
+    double copied = call == LARGE_BROADCAST ? 0 : call == LARGE_REDUCE ? lines / ranks : lines;
+
+    return (ranks - k) * (lines + copied + 2 * ranks);
+}
+
+static double block_lines(const machine *place, int call, double chunks)
+{
+    double ranks = place->cores, k = place->large_span, lines = (double)large_lines(place);
+    double pieces = call == LARGE_BROADCAST ? 0 : lines;
+    double slices = call == LARGE_REDUCE ? lines * k / ranks : lines;
+    double steps = 1 + chunks + (call == LARGE_BROADCAST ? 0 : 2);
+
+    return (ranks / k - 1) * (pieces + slices) + steps * ranks * (ranks - k);
+}
+
+/* As blocks.c divides the vector. */
+static double chunks_of(const machine *place)
+{
+    return ceil((double)large_lines(place) / (g_slice_lines * place->large_span));
+}
+
+static void tell_large_lines(test_run *run, const machine *place)
+{
+    for (int call = 0; call < LARGE_CALLS && place->large_span != 0; call++) {
+        double flat = 0, blocks = 0;
+        for (int r = 0; r < place->cores; r++) {
+            flat += test_report_of(run, r)->number[2 * call];
+            blocks += test_report_of(run, r)->number[2 * call + 1];
+        }
+        print_message("%s: %s of %zu KiB: %.0f lines from other domains, by blocks %.0f\n",
+                      place->description, k_large_calls[call], large_lines(place) / 16, flat,
+                      blocks);
+        assert_true(blocks < flat);
+        if (!place->even)
+            continue;
+        assert_true(flat == flat_lines(place, call));
+        assert_true(blocks == block_lines(place, call, chunks_of(place)));
+    }
+}
+
 /* ---- results ---------------------------------------------------------------------------------- */
 
 static const struct {
@@ -207,29 +323,69 @@ static bool run_cases(test_rank *self, const buffers *b, const group *world, con
     return true;
 }
 
-static void body_results(test_rank *self)
+/* Direct, and copied: of one chunk, and on all but the largest machines of several. */
+static bool run_large_cases(test_rank *self, const buffers *b, const group *world,
+                            const dataset *data)
+{
+    static const serry_kind kinds[] = {SERRY_KIND_ALLREDUCE, SERRY_KIND_REDUCE,
+                                       SERRY_KIND_BROADCAST};
+    size_t most = data->length - CASE_SHIFTS, least = BLOCKS_BYTES / serry_dtype_size(data->dtype);
+    bool goes_on = true;
+
+    for (unsigned turn = 0; turn < 12 && goes_on; turn++) {
+        op_case c = {.kind = kinds[turn % 3],
+                     .count = turn % 2 ? most - turn : least + turn,
+                     .root = turn % 3 == 0 ? 0 : (int)(turn * 5) % self->size,
+                     .place = (place_choice)(turn % PLACES),
+                     .turn = turn};
+        EXPECT_OK(self, test_set_variant(self->comm, turn < 6 ? VARIANT_CHOOSE : VARIANT_COPY));
+        goes_on = c.count > most || case_run(self, b, world, data, &c);
+    }
+    EXPECT_OK(self, test_set_variant(self->comm, VARIANT_CHOOSE));
+    return goes_on;
+}
+
+typedef bool run_list(test_rank *self, const buffers *b, const group *world, const dataset *data);
+
+static void run_sets(test_rank *self, size_t length, run_list *run)
 {
     const machine *place = self->argument;
     buffers b;
 
     take_place(self);
-    if (!buffers_open(self, &b, LENGTH * 8))
+    if (!buffers_open(self, &b, length * 8))
         return;
     for (size_t i = 0; i < sizeof(k_sets) / sizeof(k_sets[0]); i++) {
         group world;
         dataset data = {.dtype = k_sets[i].dtype,
                         .op = k_sets[i].op == SERRY_OPS ? g_user : k_sets[i].op,
                         .seed = test_seed() + i,
-                        .length = LENGTH,
+                        .length = length,
                         .size = self->size,
                         .memory = place->memory};
         dataset_prepare(self, &data);
         group_world(self, &data, &world);
-        if (!run_cases(self, &b, &world, &data))
+        if (!run(self, &b, &world, &data))
             break;
         test_meet(self);
     }
     buffers_close(self, &b);
+}
+
+static void body_results(test_rank *self)
+{
+    run_sets(self, LENGTH, run_cases);
+}
+
+/* Elements of a dataset: of the smaller types just what is large enough. */
+static size_t large_length(const machine *place)
+{
+    return CASE_SHIFTS + (place->cores > 36 ? 16500 : 70000);
+}
+
+static void body_large_results(test_rank *self)
+{
+    run_sets(self, large_length(self->argument), run_large_cases);
 }
 
 /* ---- the tests -------------------------------------------------------------------------------- */
@@ -237,16 +393,17 @@ static void body_results(test_rank *self)
 /* Two sockets with 8 cores to eight with 16, and others. Of a large domain smaller blocks are cheaper,
  * and where ranks are spread over the domains one by one there are none. */
 static const machine k_machines[] = {
-    {"pack:2 [numa] l3:1 core:8 pu:1", 16, .span = 8},
-    {"pack:4 [numa] l3:1 core:8 pu:1", 32, .span = 8},
-    {"pack:2 [numa] l3:1 core:16 pu:1", 32, .span = 8},
-    {"pack:4 [numa] l3:1 core:16 pu:1", 64, .span = 16},
-    {"pack:8 [numa] l3:1 core:16 pu:1", 128, .span = 16},
-    {"pack:2 [numa] l3:2 core:6 pu:1", 24, .span = 2},
-    {"pack:3 [numa] l3:1 core:7 pu:1", 21,
-     .span = 2}, /* blocks in two domains, a last one of one */
-    {"pack:3 [numa] l3:1 core:5 pu:1", 15, .span = 2},
-    {"pack:2 [numa] l3:1 core:18 pu:1", 36, .span = 4}, /* the fifth block lies in both */
+    {"pack:2 [numa] l3:1 core:8 pu:1", 16, .span = 8, .large_span = 8, .even = true},
+    {"pack:4 [numa] l3:1 core:8 pu:1", 32, .span = 8, .large_span = 8, .even = true},
+    {"pack:2 [numa] l3:1 core:16 pu:1", 32, .span = 8, .large_span = 16, .even = true},
+    {"pack:4 [numa] l3:1 core:16 pu:1", 64, .span = 16, .large_span = 16, .even = true},
+    {"pack:8 [numa] l3:1 core:16 pu:1", 128, .span = 16, .large_span = 16, .even = true},
+    {"pack:2 [numa] l3:2 core:6 pu:1", 24, .span = 2, .large_span = 4},
+    {"pack:3 [numa] l3:1 core:7 pu:1", 21, /* blocks in two domains, a last one of one */
+     .span = 2, .large_span = 8},
+    {"pack:3 [numa] l3:1 core:5 pu:1", 15, .span = 2, .large_span = 4},
+    {"pack:2 [numa] l3:1 core:18 pu:1", 36, /* the fifth block lies in both */
+     .span = 4, .large_span = 16},
     {"pack:2 [numa] l3:1 core:10 pu:1(indexes=pack:core)", 20, .span = 0},
     {"pack:2 [numa] l3:1 core:4 pu:1", 8, .span = 0},
     {"pack:1 [numa] l3:1 core:16 pu:1", 16, .span = 0},
@@ -258,7 +415,8 @@ static void everywhere(test_body body, void (*tell)(test_run *run, const machine
 {
     for (size_t i = 0; i < MACHINES; i++) {
         machine place = k_machines[i];
-        size_t bytes = dataset_bytes(SERRY_F64, place.cores, LENGTH);
+        size_t length = body == body_large_results ? large_length(&place) : LENGTH;
+        size_t bytes = dataset_bytes(SERRY_F64, place.cores, length);
         test_options options = {.kind = SERRY_THREADS, .size = place.cores};
         uint32_t domain[SERRY_MAX_RANKS];
         if (TEST_SANITIZER && place.cores > 32)
@@ -282,17 +440,31 @@ static void fewer_lines_come_from_other_domains(void **state)
     everywhere(body_lines, tell_lines);
 }
 
+static void fewer_lines_of_large_operations_come_from_other_domains(void **state)
+{
+    (void)state;
+    everywhere(body_large_lines, tell_large_lines);
+}
+
 static void results_are_the_same_by_blocks(void **state)
 {
     (void)state;
     everywhere(body_results, NULL);
 }
 
+static void results_of_large_operations_are_the_same_by_blocks(void **state)
+{
+    (void)state;
+    everywhere(body_large_results, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fewer_lines_come_from_other_domains),
+        cmocka_unit_test(fewer_lines_of_large_operations_come_from_other_domains),
         cmocka_unit_test(results_are_the_same_by_blocks),
+        cmocka_unit_test(results_of_large_operations_are_the_same_by_blocks),
     };
 
     test_watchdog(280);
