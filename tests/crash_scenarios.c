@@ -5,6 +5,7 @@
 
 #define LARGE 1032   /* elements of 8 bytes, just too many for the small operations */
 #define PIECES 12400 /* more than two pieces of 16 KiB in the range of each of three ranks */
+#define BLOCKS 9000  /* two chunks of blocks of two, three where one of them is alone */
 #define CHUNKS 17000 /* three chunks, of which two are on their way at a time */
 
 #define CALL(KIND, COUNT) .kind = SERRY_KIND_##KIND, .count = (COUNT)
@@ -54,24 +55,24 @@ const crash_scenario crash_collectives[] = {
      .variant = VARIANT_FOLLOW},
     {"following allreduce in place, by the first, excluding", 3, 0, SERRY_EXCLUDE,
      CALL(ALLREDUCE, CHUNKS), .arena = true, .in_place = true, .variant = VARIANT_FOLLOW},
-    {"large allreduce by blocks, several chunks", 4, 1, CALL(ALLREDUCE, CHUNKS), .arena = true,
+    {"large allreduce by blocks, several chunks", 4, 1, CALL(ALLREDUCE, BLOCKS), .arena = true,
      .variant = VARIANT_LEVELS},
-    {"large allreduce by blocks, in place, excluding", 4, 2, SERRY_EXCLUDE, CALL(ALLREDUCE, CHUNKS),
+    {"large allreduce by blocks, in place, excluding", 4, 2, SERRY_EXCLUDE, CALL(ALLREDUCE, BLOCKS),
      .arena = true, .in_place = true, .variant = VARIANT_LEVELS},
-    {"large allreduce by blocks, in place, alone in its block", 3, 2, CALL(ALLREDUCE, CHUNKS),
+    {"large allreduce by blocks, in place, alone in its block", 3, 2, CALL(ALLREDUCE, BLOCKS),
      .arena = true, .in_place = true, .variant = VARIANT_LEVELS},
     {"large reduce by blocks, beside the root", 4, 0, CALL(REDUCE, LARGE), .root = 1, .arena = true,
      .in_place = true, .variant = VARIANT_LEVELS},
-    {"large broadcast by blocks, by the victim", 4, 1, CALL(BROADCAST, CHUNKS), .root = 1,
+    {"large broadcast by blocks, by the victim", 4, 1, CALL(BROADCAST, BLOCKS), .root = 1,
      .arena = true, .variant = VARIANT_LEVELS},
     {"large broadcast by blocks, to the victim", 4, 2, CALL(BROADCAST, LARGE), .root = 1,
      .arena = true, .variant = VARIANT_LEVELS},
-    {"copied allreduce by blocks", 3, 1, CALL(ALLREDUCE, CHUNKS), .variant = VARIANT_LEVELS},
+    {"copied allreduce by blocks", 3, 1, CALL(ALLREDUCE, BLOCKS), .variant = VARIANT_LEVELS},
     {"copied allreduce by blocks, in place, excluding", 4, 0, SERRY_EXCLUDE, CALL(ALLREDUCE, LARGE),
      .in_place = true, .variant = VARIANT_LEVELS},
     {"copied broadcast by blocks, by the victim", 4, 1, CALL(BROADCAST, LARGE), .root = 1,
      .variant = VARIANT_LEVELS},
-    {"copied broadcast by blocks, to the victim", 4, 2, CALL(BROADCAST, CHUNKS), .root = 1,
+    {"copied broadcast by blocks, to the victim", 4, 2, CALL(BROADCAST, BLOCKS), .root = 1,
      .variant = VARIANT_LEVELS},
     {"spreading allreduce", 3, 1, CALL(ALLREDUCE, LARGE), .arena = true},
     {"spreading allreduce of several pieces, excluding", 3, 0, SERRY_EXCLUDE,
@@ -111,7 +112,7 @@ const crash_scenario crash_recoveries[] = {
      .in_place = true, .fallen = true, .variant = VARIANT_SHARE},
     {"spreading allreduce in place that excludes", 4, 1, SERRY_EXCLUDE, CALL(ALLREDUCE, PIECES),
      .arena = true, .in_place = true, .fallen = true},
-    {"large allreduce by blocks that excludes", 4, 1, SERRY_EXCLUDE, CALL(ALLREDUCE, CHUNKS),
+    {"large allreduce by blocks that excludes", 4, 1, SERRY_EXCLUDE, CALL(ALLREDUCE, BLOCKS),
      .arena = true, .in_place = true, .fallen = true, .variant = VARIANT_LEVELS},
     {"copied allreduce by blocks that excludes", 4, 1, SERRY_EXCLUDE, CALL(ALLREDUCE, LARGE),
      .fallen = true, .variant = VARIANT_LEVELS},

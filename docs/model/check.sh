@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check the models with spin: each holds, and each of its mutations is caught.
 #
-#   docs/model/check.sh quick|all [MODEL]     MODEL: uniform levels steps spread revoke meeting
+#   docs/model/check.sh quick|all [MODEL]     MODEL: uniform levels steps blocks spread revoke meeting
 #
 # quick takes seconds; all adds the larger forms of README.md (up to 2 GiB, a quarter of an hour). Needs spin and a C
 # compiler ($CC, else cc), and exits with 77 where one is missing.
@@ -50,6 +50,14 @@ quick steps holds -DDIRECT -DDEATHS=0
 quick steps holds -DDIRECT
 quick steps holds -DDIRECT -DDEATHS=2
 quick steps holds -DDIRECT -DEXCLUDE -DCHUNKS=2
+quick blocks assertion -DSTALLS=0 -DLATE_START
+quick blocks assertion -DN=2 -DCHUNKS=3 -DEARLY_START
+quick blocks assertion -DSTALLS=0 -DEARLY_COPY
+quick blocks assertion -DONE_BUFFER
+quick blocks assertion -DDEATHS=0 -DNO_RECHECK
+quick blocks holds -DDEATHS=0
+quick blocks holds
+quick blocks holds -DN=2 -DCHUNKS=3 -DDEATHS=2
 quick spread assertion -DSTALLS=0 -DNO_WAIT
 quick spread assertion -DKILLS=0 -DNO_LOOK
 quick spread assertion -DKILLS=0 -DLATE_LOOK
@@ -103,6 +111,7 @@ all levels holds -DN=4 -DOPS=1 -DDEATHS=0
 all steps holds -DEXCLUDE -DCHUNKS=3
 all steps holds -DEXCLUDE -DCHUNKS=3 -DDEATHS=2
 all steps holds -DDIRECT -DEXCLUDE -DCHUNKS=3 -DDEATHS=2
+all blocks holds -DCHUNKS=3 -DDEATHS=2
 all spread holds -DN=3 -DPIECES=1 -DSTALLS=0
 all spread holds -DN=3 -DPIECES=1 -DKILLS=0
 all spread holds -DREVOKES=1
