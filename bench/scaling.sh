@@ -80,11 +80,21 @@ function show_small(domains, cores, bytes,    s) {
     printf "| %d x %d | %d B | %d | %s | %s |\n", domains, cores, bytes, s,
            range(domains, cores, bytes, 1), range(domains, cores, bytes, s)
 }
-# Bytes that enter one domain in an allreduce of `bytes`, at least, in us; now, and by levels.
-function show_large(domains, cores, bytes,    now, levels) {
-    now = (cores + 1) * bytes * (1 - 1 / domains) / far_gbps / 1e3
-    levels = 2 * bytes * (1 - 1 / domains) / far_gbps / 1e3
-    printf "| %d x %d | %d MiB | %.0f | %.0f |\n", domains, cores, bytes / 1048576, now, levels
+# Bytes of the buffers of a member, as in shm/group.c.
+function chunk_bytes(ranks,    share) {
+    share = int(16777216 / (4 * ranks) / 4096) * 4096
+    return share > 65536 ? 65536 : share
+}
+# Bytes that enter one domain in an allreduce of `bytes`, at least, in us: divided among all ranks, and by
+# blocks of one domain each (a power of two of cores), with the steps that this takes.
+function show_large(domains, cores, bytes,    all, blocks, steps, s) {
+    all = (cores + 1) * bytes * (1 - 1 / domains) / far_gbps / 1e3
+    blocks = 2 * bytes * (1 - 1 / domains) / far_gbps / 1e3
+    steps = bytes / (cores * chunk_bytes(domains * cores) / 2)
+    steps = (steps == int(steps) ? steps : int(steps) + 1) + 3
+    s = span_of(domains, cores)
+    printf "| %d x %d | %d MiB | %.0f | %.0f | %d | %.0f to %.0f |\n", domains, cores, bytes / 1048576, all,
+           blocks, steps, steps * small_us(domains, cores, 0, s, 1), steps * small_us(domains, cores, 0, s, 0)
 }
 function show_nodes(nodes, domains, cores,    s, rounds, low, high) {
     s = span_of(domains, cores)
@@ -130,9 +140,12 @@ END {
     show_small(16, 8, 8)
     show_small(2, 64, 512)
 
-    printf "\n| domains x cores | allreduce in the arena | into a domain, now | by levels |\n|---|---|---|---|\n"
+    printf "\n| domains x cores | allreduce | into a domain | by blocks | steps | which take |\n"
+    printf "|---|---|---|---|---|---|\n"
+    show_large(2, 8, 1048576)
     show_large(2, 64, 1048576)
     show_large(2, 64, 16777216)
+    show_large(16, 8, 16777216)
 
     printf "\n| under MPI | allreduce | us |\n|---|---|---|\n"
     show_nodes(8, 2, 64)

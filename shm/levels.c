@@ -1,11 +1,11 @@
-/* levels.c - small operations of many members in several domains (of a cache and a NUMA node, see
- * src/locality.h).
+/* levels.c - small operations, and the steps of large ones, of many members in several domains (of a cache
+ * and a NUMA node, see src/locality.h). What moves a large one's data in blocks is in blocks.c.
  *
  * In the usual way each member reads the line of every other one: of 128 members in 8 domains, 127 lines,
  * 112 from far away. Here the members are divided into blocks, of the same power of two, in the order of
  * their numbers. The first member of a block reads the words of the block as everybody does, and tells
- * what it has seen in its digest: that all of the block have published the step, with which call, and
- * their inputs combined. Members of other blocks read the digest instead of the words:
+ * what it has seen in its digest: that all of the block have published the step, and of a small operation
+ * with which call, and their inputs combined. Members of other blocks read the digest instead of the words:
  *
  *   members    0   1   2   3  |  4   5   6   7        two blocks, in two domains
  *   words      o   o   o   o     o   o   o   o        each reads those of its own block,
@@ -18,7 +18,8 @@
  *
  * A block is combined as everybody would combine its inputs: in the tree of docs/reductions.md, the
  * members of a block are a subtree, whole. Where they lie in several domains, everybody reads the words of
- * that block, and its inputs.
+ * that block, and its inputs. In the first step of a large operation all read all words, as each tells
+ * something of its own there.
  *
  * A digest lives by the rule of the two buffers, though it is written after its owner's word: others
  * read it before they publish the next step, and it is written again when all have published that.
@@ -295,12 +296,18 @@ const algorithm algorithm_levels = {"levels", NULL, hand_out};
 
 /* ---- decisions ---------------------------------------------------------------------------------- */
 
+/* One step, which the call is published with? Else it is one of several, whose first has been all words. */
+static bool is_small(const shm_member *m)
+{
+    return m->algorithm == &algorithm_small || m->algorithm == &algorithm_batch;
+}
+
 /* Of a block that is decided, with nobody absent. */
 static bool is_alike(const shm_member *m, int block)
 {
     bool same = true;
 
-    for (int i = first_of(m, block); i < end_of(m, block); i++)
+    for (int i = first_of(m, block); i < end_of(m, block) && is_small(m); i++)
         same &= group_cell_of(&m->group, m->alive[i])->signature[m->step & 1] == m->signature;
     return same;
 }
@@ -323,7 +330,7 @@ static void tell(shm_member *m, int block)
 
     if (atomic_load_explicit(&d->step, memory_order_relaxed) == m->step)
         return; /* before a timeout */
-    if (part_bytes(m) != 0)
+    if (is_small(m) && part_bytes(m) != 0)
         combine_block(m, block, part_of(m, block));
     if (!word_second_look(&m->own->word))
         return;
@@ -371,8 +378,7 @@ static bool has_root(const shm_member *m)
  * go on. */
 static bool is_by_blocks(const shm_member *m)
 {
-    return (m->plan.pauses != 0 || m->levels.forced) &&
-           (m->algorithm == &algorithm_small || m->algorithm == &algorithm_batch);
+    return (m->plan.pauses != 0 || m->levels.forced) && m->algorithm != &algorithm_enter;
 }
 
 int levels_decide(shm_member *m)

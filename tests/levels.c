@@ -245,13 +245,21 @@ static void body_large_lines(test_rank *self)
     free(result);
 }
 
-/* Of data, and of the words of each step, in all: docs/scaling.md. */
+/* All words of the first step, and digests of each other one, read by all. */
+static double step_lines(const machine *place, double steps)
+{
+    double ranks = place->cores, others = ranks - place->large_span;
+
+    return ranks * (others + steps * others / place->span);
+}
+
+/* Of data and steps, in all: docs/scaling.md. */
 static double flat_lines(const machine *place, int call)
 {
     double ranks = place->cores, k = place->large_span, lines = (double)large_lines(place);
     double copied = call == LARGE_BROADCAST ? 0 : call == LARGE_REDUCE ? lines / ranks : lines;
 
-    return (ranks - k) * (lines + copied + 2 * ranks);
+    return (ranks - k) * (lines + copied) + step_lines(place, 1);
 }
 
 static double block_lines(const machine *place, int call, double chunks)
@@ -259,9 +267,9 @@ static double block_lines(const machine *place, int call, double chunks)
     double ranks = place->cores, k = place->large_span, lines = (double)large_lines(place);
     double pieces = call == LARGE_BROADCAST ? 0 : lines;
     double slices = call == LARGE_REDUCE ? lines * k / ranks : lines;
-    double steps = 1 + chunks + (call == LARGE_BROADCAST ? 0 : 2);
+    double steps = chunks + (call == LARGE_BROADCAST ? 0 : 2);
 
-    return (ranks / k - 1) * (pieces + slices) + steps * ranks * (ranks - k);
+    return (ranks / k - 1) * (pieces + slices) + step_lines(place, steps);
 }
 
 /* As blocks.c divides the vector. */
