@@ -73,17 +73,33 @@ static size_t most_slices(const shm_member *m)
 
 /* ---- how the vector is divided ------------------------------------------------------------------- */
 
-/* Elements of a slice, for which a member has room: parts may be twice as large as elements. */
-static size_t slice_room(const shm_member *m)
-{
-    size_t bytes = m->group.chunk_bytes / most_slices(m) / 2, line = SHM_LINE / m->element;
+/* A chunk that is copied in is combined from there: small beside a core's cache, twice. */
+#define COPIED_BYTES ((size_t)256 << 10)
 
-    return bytes / m->element / line * line;
+static bool copies(const shm_member *m)
+{
+    return m->algorithm == &algorithm_blocks_copied;
 }
 
+/* Bytes of a slice of a whole chunk. Of its parts, which may be twice as large, and of its pieces beside it,
+ * a member has room for all that it makes. */
+static size_t bytes_of_slice(const shm_member *m, bool copied)
+{
+    size_t bytes = m->group.chunk_bytes / most_slices(m) / 2;
+    size_t most = COPIED_BYTES / (size_t)span_of(m);
+
+    return (copied && most < bytes ? most : bytes) / SHM_LINE * SHM_LINE;
+}
+
+static size_t slice_bytes(const shm_member *m)
+{
+    return bytes_of_slice(m, copies(m));
+}
+
+/* Elements. */
 static size_t chunk_length(const shm_member *m)
 {
-    return slice_room(m) * (size_t)span_of(m);
+    return slice_bytes(m) / m->element * (size_t)span_of(m);
 }
 
 static size_t chunk_count(const shm_member *m)
@@ -113,16 +129,6 @@ static size_t piece_of(const shm_member *m, size_t t, int j, int block, size_t *
 
 /* ---- where it lies ------------------------------------------------------------------------------- */
 
-static bool copies(const shm_member *m)
-{
-    return m->algorithm == &algorithm_blocks_copied;
-}
-
-static size_t slice_bytes(const shm_member *m)
-{
-    return slice_room(m) * m->element;
-}
-
 static unsigned char *part_place(const shm_member *m, int rank, uint64_t step, size_t before)
 {
     return group_in(&m->group, rank, step) + before * 2 * slice_bytes(m);
@@ -133,22 +139,25 @@ static unsigned char *piece_place(const shm_member *m, int rank, uint64_t step, 
     return group_out(&m->group, rank, step) + before * 2 * slice_bytes(m);
 }
 
+/* From the start of a room: a slice of chunk t; the chunk that was copied in for a step. */
+static size_t room_place(const shm_member *m, size_t t, size_t before)
+{
+    return (before * chunk_count(m) + t) * slice_bytes(m);
+}
+
 static size_t copied_place(const shm_member *m, uint64_t step)
 {
-    size_t chunk = chunk_length(m) * m->element;
+    size_t slices = most_slices(m) * chunk_count(m), chunk = (size_t)span_of(m);
 
-    return most_slices(m) * chunk_count(m) * slice_bytes(m) + (step & 1) * chunk;
+    return (slices + (step & 1) * chunk) * slice_bytes(m);
 }
 
 size_t blocks_room(const shm_member *m)
 {
-    return copied_place(m, 0) + 2 * chunk_length(m) * m->element;
-}
+    size_t slice = bytes_of_slice(m, true), chunk = slice * (size_t)span_of(m);
+    size_t chunks = (m->call.count * m->element + chunk - 1) / chunk;
 
-/* From the start of a room: a slice of chunk t. */
-static size_t room_place(const shm_member *m, size_t t, size_t before)
-{
-    return (before * chunk_count(m) + t) * slice_bytes(m);
+    return most_slices(m) * chunks * slice + 2 * chunk;
 }
 
 /* A slice that this rank makes. */

@@ -174,9 +174,10 @@ static bool none_crowded(const shm_member *m)
     return none;
 }
 
+/* A team would have nothing to share in the slices of blocks. */
 static bool goes_by_blocks(const shm_member *m)
 {
-    return may_go_by_blocks(m) && (none_crowded(m) || m->levels.forced);
+    return may_go_by_blocks(m) && ((none_crowded(m) && !m->teams) || m->levels.forced);
 }
 
 /* Can what rank r has told of be read there by every member? */
