@@ -77,6 +77,19 @@ static void fill(crash_actor *a)
         memcpy(a->recv, a->send, s->count * sizeof(*a->send));
 }
 
+/* Before the section, with other numbers: what a member then finds where nobody has written is no right
+ * one. */
+static void make_rooms(crash_actor *a)
+{
+    const crash_scenario *s = a->scenario;
+    int64_t *input = s->kind == SERRY_KIND_BROADCAST ? a->recv : input_of(a);
+
+    for (size_t i = 0; i < a->sent; i++)
+        input[i] = ~input[i];
+    EXPECT_OK(a->self, test_call(&a->call, a->comm));
+    fill(a);
+}
+
 void crash_collective_prepare(crash_actor *a)
 {
     const crash_scenario *s = a->scenario;
@@ -87,6 +100,7 @@ void crash_collective_prepare(crash_actor *a)
         a->received = a->sent;
     a->recv = take(a, a->received);
     a->send = is_in_place(a) ? NULL : take(a, a->sent);
+    a->many = take(a, 2 * CRASH_MANY);
     if (a->recv == NULL || (a->send == NULL && !is_in_place(a)))
         return;
     fill(a);
@@ -99,8 +113,7 @@ void crash_collective_prepare(crash_actor *a)
                            .recv = a->recv};
     if (s->first || s->count * sizeof(*a->recv) <= SMALL_BYTES)
         return;
-    EXPECT_OK(a->self, test_call(&a->call, a->comm));
-    fill(a);
+    make_rooms(a);
 }
 
 void crash_collective_release(crash_actor *a)
@@ -109,6 +122,8 @@ void crash_collective_release(crash_actor *a)
         give(a, a->send);
     if (a->recv != NULL)
         give(a, a->recv);
+    if (a->many != NULL)
+        give(a, a->many);
 }
 
 static int64_t sum_over(const serry_rank_set *set, int size, size_t index)

@@ -7,7 +7,8 @@
 
 #include "harness.h"
 
-#define CRASH_RANKS 6 /* newcomers included */
+#define CRASH_RANKS 6             /* newcomers included */
+#define CRASH_MANY ((size_t)1100) /* elements of 8 bytes: more than the small operations carry */
 
 /* Of each operation: a hang is told with the names of those that it waits for. */
 #define CRASH_TIMEOUT_MS 60000
@@ -83,6 +84,7 @@ struct crash_actor {
     serry_comm *part;
     serry_call call;
     int64_t *send, *recv;
+    int64_t *many; /* of operations afterwards: in the arena, if these are there; NULL: anywhere */
     size_t sent, received;    /* elements */
     unsigned losses;          /* RANK_FAILED so far: in the world, */
     unsigned part_losses;     /* and in the part */
@@ -107,7 +109,7 @@ void crash_note(crash_actor *a, const char *what, int rc, int64_t value);
 /* The section gave RANK_FAILED, as it may: once for each who is gone, with the policy to report. */
 bool crash_may_fail(crash_actor *a, const serry_comm *comm, const char *what, int rc);
 
-/* Operations in a communicator until three have succeeded without those who are gone. */
+/* Operations in a communicator until some in a row have succeeded without those who are gone. */
 void crash_go_on(crash_actor *a, serry_comm *comm, const char *what);
 
 /* Buffers of the collective, and what its end must have left in them. crash_collective.c */
