@@ -29,7 +29,8 @@
  *
  * Else each copies its chunk in first, a step before the parts, into its room, and its slices into the room
  * too, for the whole vector: they are copied out when the last step is decided, as in slices.c and whole.c. Until
- * then a death leaves everybody's buffers as they were. The room: slices, then two chunks that were copied in. */
+ * then everybody's buffers are as they were: when a member is missing, staged.c begins anew, and tells whether that
+ * can be done without it. The room: slices, then two chunks that were copied in. */
 #include "lines.h"
 #include "operation.h"
 #include "reduce/reduce.h"
@@ -352,10 +353,6 @@ const algorithm algorithm_blocks = {"blocks", work, direct_decided};
 
 static int copied_decided(shm_member *m)
 {
-    bool needed = !m->flow.from_root || serry_rank_set_has(&m->absent, m->call.root);
-
-    if (m->absent_count != 0 && needed)
-        return operation_without_absent(m);
     if (m->absent_count != 0) {
         m->turn = 0;
         m->algorithm = &algorithm_staged;
