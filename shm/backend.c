@@ -171,6 +171,7 @@ static int shm_run(serry_member *member, const serry_call *call, const serry_lim
 {
     shm_member *m = own(member);
 
+    word_prepare(&m->own->word);
     wait_begin(&m->limit, limit);
     return operation_run(m, call, error);
 }

@@ -8,9 +8,7 @@
 
 const algorithm *choose_first(const shm_member *m)
 {
-    size_t most = m->variant == VARIANT_CHOOSE ? m->group.small_bytes : 0;
-
-    return operation_input_bytes(m) <= most ? &algorithm_small : &algorithm_enter;
+    return choose_is_small(m, operation_input_bytes(m)) ? &algorithm_small : &algorithm_enter;
 }
 
 /* ---- the first step of a large call: who is there, what do they call, where is their input? ---- */

@@ -121,6 +121,7 @@ int group_open(shm_group *group, shm_arena *arena, uint64_t offset, int size, in
                          .offset = offset,
                          .header = header,
                          .regions = arena->base + offset + GROUP_HEADER_BYTES,
+                         .cells = arena->base + offset + GROUP_HEADER_BYTES,
                          .region_bytes = header->region_bytes,
                          .small_bytes = header->small_bytes,
                          .chunk_bytes = header->chunk_bytes,
@@ -133,7 +134,7 @@ shm_group group_control(const shm_group *group)
 {
     shm_group control = *group;
 
-    control.cell = CELL_CONTROL * sizeof(group_cell);
+    control.cells += CELL_CONTROL * sizeof(group_cell);
     control.small_bytes = SHM_INLINE;
     return control;
 }
@@ -177,6 +178,7 @@ bool group_view(shm_arena *arena, uint64_t offset, shm_group *group)
                          .offset = offset,
                          .header = header,
                          .regions = arena->base + offset + GROUP_HEADER_BYTES,
+                         .cells = arena->base + offset + GROUP_HEADER_BYTES,
                          .region_bytes = region_bytes(size),
                          .rank = -1,
                          .size = size};

@@ -13,7 +13,8 @@ typedef struct shm_group {
     size_t region_bytes;
     size_t small_bytes, chunk_bytes;
     int rank, size;
-    size_t cell; /* bytes from a region's start to the cell in use */
+    unsigned char
+        *cells; /* the cell in use of rank 0, from which the others are as far as regions */
 } shm_group;
 
 /* Bytes of a group of `size` members. */
@@ -108,7 +109,7 @@ static inline unsigned char *group_region(const shm_group *g, int rank)
 
 static inline group_cell *group_cell_of(const shm_group *g, int rank)
 {
-    return (group_cell *)(void *)(group_region(g, rank) + g->cell);
+    return (group_cell *)(void *)(g->cells + (size_t)rank * g->region_bytes);
 }
 
 /* Whole lines at the end of a region, which begins with a page. */

@@ -180,7 +180,7 @@ void levels_plan(shm_member *m)
 
     m->rare &= ~(unsigned)RARE_LEVELS;
     m->levels.span = m->levels.large_span = 0;
-    if (m->group.cell != CELL_OPERATIONS) /* agreements are rare */
+    if (m->group.cells != m->group.regions) /* agreements are rare */
         return;
     find_domains(m, &d);
     if (m->levels.forced) {
@@ -367,13 +367,6 @@ static bool await_told(const shm_member *m, int block)
     return told;
 }
 
-/* Everybody that the call is about takes part. */
-static bool has_root(const shm_member *m)
-{
-    return (!m->flow.from_root && !m->flow.to_root) ||
-           serry_rank_set_has(&m->alive_set, m->call.root);
-}
-
 /* Where there are more ranks than cores, who tells for others would have to run once more before they can
  * go on. */
 static bool is_by_blocks(const shm_member *m)
@@ -397,7 +390,7 @@ int levels_decide(shm_member *m)
         rc = decide_block(m, b);
         all = all && rc == SERRY_OK && m->absent_count == 0 && is_alike(m, b);
     }
-    if (all && has_root(m) && m->algorithm == &algorithm_small)
+    if (all && operation_has_root(m) && m->algorithm == &algorithm_small)
         m->algorithm = &algorithm_levels;
     return rc;
 }

@@ -101,8 +101,7 @@ static COLD int fail_wait(shm_member *m, int code)
     }
 }
 
-/* Wait until the step is decided for rank r, which has not reached it yet. */
-static COLD int decide_slowly(shm_member *m, int r)
+int operation_await(shm_member *m, int r)
 {
     _Atomic uint64_t *word = &group_cell_of(&m->group, r)->word;
     wait_target target = {word, m->step, &m->own->word, &m->group.header->call, m->hears};
@@ -131,7 +130,7 @@ COLD int operation_decide(shm_member *m, int r)
     lines_read(m, r, 1);
     if (word_reached(atomic_load_explicit(word, memory_order_acquire), m->step))
         return SERRY_OK;
-    return decide_slowly(m, r);
+    return operation_await(m, r);
 }
 
 /* What comes first where m->rare says so. OPERATION_GOES_ON: the words are still to be looked at. */
@@ -156,7 +155,7 @@ static int decide(shm_member *m)
         lines_read(m, r, 1);
         if (word_reached(atomic_load_explicit(word, memory_order_acquire), m->step))
             continue;
-        int rc = decide_slowly(m, r);
+        int rc = operation_await(m, r);
         if (rc != SERRY_OK)
             return rc;
     }
@@ -165,19 +164,14 @@ static int decide(shm_member *m)
 
 int operation_judge(shm_member *m)
 {
-    bool same = true;
-
     if (__builtin_expect(m->absent_count != 0, 0)) {
         if (m->policy != SERRY_EXCLUDE)
             return operation_without_absent(m);
         operation_forget_absent(m);
     }
-    for (int i = 0; i < m->alive_count; i++)
-        same &= group_cell_of(&m->group, m->alive[i])->signature[m->step & 1] == m->signature;
-    if (__builtin_expect(!same, 0))
+    if (__builtin_expect(!operation_is_alike(m), 0))
         return operation_fail_mismatch(m);
-    if ((m->flow.from_root || m->flow.to_root) &&
-        __builtin_expect(!serry_rank_set_has(&m->alive_set, m->call.root), 0))
+    if (__builtin_expect(!operation_has_root(m), 0))
         return operation_fail_root(m);
     return SERRY_OK;
 }
@@ -225,18 +219,6 @@ int operation_handed_out(shm_member *m)
     return OPERATION_DONE;
 }
 
-/* The operation is over, with a result or an error. */
-static inline int end(shm_member *m, int rc)
-{
-    m->open = m->dropped = false;
-    m->operations++;
-    if (__builtin_expect(m->deaf, 0) && m->operations >= m->deaf_until) {
-        m->deaf = false;
-        m->hears = GROUP_CALL_MEETING;
-    }
-    return rc;
-}
-
 /* After these the operation is open: the same call goes on with it. */
 static bool is_pause(int rc)
 {
@@ -258,8 +240,16 @@ static COLD int end_early(shm_member *m, int rc)
     return still == SERRY_OK ? rc : still;
 }
 
-/* From wherever the operation stands to its end, or to a timeout, after which it stands there. */
-static int drive(shm_member *m)
+COLD int operation_stop(shm_member *m, int rc)
+{
+    if (is_pause(rc))
+        return rc;
+    m->published = false;
+    rc = end_early(m, rc);
+    return is_pause(rc) ? rc : operation_end(m, rc);
+}
+
+int operation_go_on(shm_member *m)
 {
     int rc;
 
@@ -279,12 +269,9 @@ static int drive(shm_member *m)
         if (rc == SERRY_OK)
             rc = m->algorithm->decided(m);
     } while (rc == OPERATION_GOES_ON);
-    if (__builtin_expect(rc != OPERATION_DONE, 0)) {
-        rc = end_early(m, rc);
-        if (is_pause(rc))
-            return rc;
-    }
-    return end(m, rc);
+    if (__builtin_expect(rc != OPERATION_DONE, 0))
+        return operation_stop(m, rc);
+    return operation_end(m, rc);
 }
 
 /* How a large call moves its data. */
@@ -369,26 +356,15 @@ static COLD int look_around(shm_member *m, const serry_call *call)
     return OPERATION_GOES_ON;
 }
 
-static bool is_usual(const shm_member *m)
+int operation_run_any(shm_member *m, const serry_call *call)
 {
-    return __builtin_expect(
-        group_called(&m->group) < m->hears && !m->open && !m->excluded && m->news == 0, 1);
-}
+    int rc = operation_is_usual(m) ? OPERATION_GOES_ON : look_around(m, call);
 
-int operation_run(shm_member *m, const serry_call *call, serry_error *error)
-{
-    m->error = error;
-    if (!is_usual(m)) {
-        int rc = look_around(m, call);
-        if (rc != OPERATION_GOES_ON)
-            return rc;
-    }
-    if (__builtin_expect(!m->open, 1)) {
-        int rc = begin(m, call);
-        if (__builtin_expect(rc != SERRY_OK, 0))
-            return rc;
-    }
-    return drive(m);
+    if (rc != OPERATION_GOES_ON)
+        return rc;
+    if (!m->open && (rc = begin(m, call)) != SERRY_OK)
+        return rc;
+    return operation_go_on(m);
 }
 
 int operation_run_many(shm_member *m, const serry_call *const *calls, int count, int *done,
@@ -398,7 +374,7 @@ int operation_run_many(shm_member *m, const serry_call *const *calls, int count,
 
     m->error = error;
     *done = 0;
-    if (!is_usual(m) && (rc = look_around(m, calls[0])) != OPERATION_GOES_ON) {
+    if (!operation_is_usual(m) && (rc = look_around(m, calls[0])) != OPERATION_GOES_ON) {
         *done = rc == SERRY_OK;
         return rc;
     }
@@ -409,7 +385,7 @@ int operation_run_many(shm_member *m, const serry_call *const *calls, int count,
         batch_begin(m, calls + 1, count - 1);
     }
     batch_attend(m, calls + 1, count - 1);
-    rc = drive(m);
+    rc = operation_go_on(m);
     *done = batch_done(m) + 1;
     if (rc != SERRY_OK)
         *done = 0;

@@ -13,8 +13,10 @@
 #include "flow.h"
 #include "group.h"
 #include "room.h"
+#include "signature.h"
 #include "team.h"
 #include "wait.h"
+#include "word.h"
 
 typedef struct shm_member shm_member;
 
@@ -217,7 +219,7 @@ enum { OPERATION_POLICY_SHIFT = 62 };
 
 static inline uint64_t operation_signature(const shm_member *m, const serry_call *call)
 {
-    return serry_call_signature(call) | (uint64_t)m->policy << OPERATION_POLICY_SHIFT;
+    return signature_of(call) | (uint64_t)m->policy << OPERATION_POLICY_SHIFT;
 }
 
 /* failure.c: start a new record about the operation that is open; and fill it, each returning the
@@ -236,6 +238,23 @@ int operation_fail_pending(shm_member *m);
 /* From now on those that the last decision found absent count as failed. They are the same on all
  * ranks, at the same operation. */
 void operation_forget_absent(shm_member *m);
+
+/* Have all members published the same call? */
+static inline bool operation_is_alike(const shm_member *m)
+{
+    bool same = true;
+
+    for (int i = 0; i < m->alive_count; i++)
+        same &= group_cell_of(&m->group, m->alive[i])->signature[m->step & 1] == m->signature;
+    return same;
+}
+
+/* Is the root among them, where there is one? */
+static inline bool operation_has_root(const shm_member *m)
+{
+    return !(m->flow.from_root || m->flow.to_root) ||
+           serry_rank_set_has(&m->alive_set, m->call.root);
+}
 
 /* In the first decision of a call: do all members take part (or may they be missing), with the same
  * call, and the root among them? SERRY_OK, or the error that all ranks get alike. */
@@ -329,6 +348,37 @@ void operation_slice(const shm_member *m, size_t length, int index, int count, s
 /* The step that was published last, for rank r: waits, and notes it if it is absent. */
 int operation_decide(shm_member *m, int r);
 
+/* The same, where it has just been seen not to have reached that step. */
+int operation_await(shm_member *m, int r);
+
+/* Does a call begin now, with nobody calling and nothing to do first? */
+static inline bool operation_is_usual(const shm_member *m)
+{
+    return __builtin_expect(
+        group_called(&m->group) < m->hears && !m->open && !m->excluded && m->news == 0, 1);
+}
+
+/* As operation_run, step by step. */
+int operation_run_any(shm_member *m, const serry_call *call);
+
+/* From wherever the operation stands to its end, or to a timeout, after which it stands there. */
+int operation_go_on(shm_member *m);
+
+/* Waiting has ended without a decision, or nothing could be handed out. */
+int operation_stop(shm_member *m, int rc);
+
+/* The operation is over, with a result or an error. */
+static inline int operation_end(shm_member *m, int rc)
+{
+    m->open = m->dropped = false;
+    m->operations++;
+    if (__builtin_expect(m->deaf, 0) && m->operations >= m->deaf_until) {
+        m->deaf = false;
+        m->hears = GROUP_CALL_MEETING;
+    }
+    return rc;
+}
+
 /* choose.c: the first step of a call, and what follows once all inputs are known. Variant 0 chooses,
  * variant 1 sends everything through copies, variant 2 through copies that need no room; variants 3,
  * 4 and 5 choose, but large operations throughout, where memory allows follow.c, spread.c or direct.c. Apart from these, for
@@ -343,6 +393,10 @@ enum {
     SHM_VARIANTS,
     VARIANT_LEVELS = 16
 };
+static inline bool choose_is_small(const shm_member *m, size_t input_bytes)
+{
+    return input_bytes <= (m->variant == VARIANT_CHOOSE ? m->group.small_bytes : 0);
+}
 const algorithm *choose_first(const shm_member *m);
 void choose_room(shm_member *m); /* before a large call contributes anything */
 const algorithm *choose_next(shm_member *m);

@@ -4,20 +4,24 @@
 #include <stdio.h>
 
 #include "record.h"
+#include "reduce/kernels.h"
 #include "reduce/reduce.h"
+#include "signature.h"
 
 /* ---- types and kinds ---------------------------------------------------------------------- */
 
 #define LIKELY(condition) __builtin_expect(!!(condition), 1)
 
-static const struct dtype_row {
-    const char *name;
-    size_t size;
-} k_dtypes[SERRY_DTYPES] = {
-    [SERRY_F32] = {"f32", 4},   [SERRY_F64] = {"f64", 8}, [SERRY_F16] = {"f16", 2},
-    [SERRY_BF16] = {"bf16", 2}, [SERRY_I8] = {"i8", 1},   [SERRY_I16] = {"i16", 2},
-    [SERRY_I32] = {"i32", 4},   [SERRY_I64] = {"i64", 8}, [SERRY_U8] = {"u8", 1},
-    [SERRY_U16] = {"u16", 2},   [SERRY_U32] = {"u32", 4}, [SERRY_U64] = {"u64", 8},
+static const char *const k_dtypes[SERRY_DTYPES] = {
+    [SERRY_F32] = "f32", [SERRY_F64] = "f64", [SERRY_F16] = "f16", [SERRY_BF16] = "bf16",
+    [SERRY_I8] = "i8",   [SERRY_I16] = "i16", [SERRY_I32] = "i32", [SERRY_I64] = "i64",
+    [SERRY_U8] = "u8",   [SERRY_U16] = "u16", [SERRY_U32] = "u32", [SERRY_U64] = "u64",
+};
+
+const uint8_t serry_elements[SERRY_DTYPES] = {
+    [SERRY_F32] = 4, [SERRY_F64] = 8, [SERRY_F16] = 2, [SERRY_BF16] = 2,
+    [SERRY_I8] = 1,  [SERRY_I16] = 2, [SERRY_I32] = 4, [SERRY_I64] = 8,
+    [SERRY_U8] = 1,  [SERRY_U16] = 2, [SERRY_U32] = 4, [SERRY_U64] = 8,
 };
 
 /* Blocks of a buffer: none, one, or one for each rank. */
@@ -55,12 +59,12 @@ static const struct kind_row {
 
 size_t serry_dtype_size(serry_dtype dtype)
 {
-    return (unsigned)dtype < SERRY_DTYPES ? k_dtypes[dtype].size : 0;
+    return (unsigned)dtype < SERRY_DTYPES ? serry_elements[dtype] : 0;
 }
 
 const char *serry_dtype_name(serry_dtype dtype)
 {
-    return (unsigned)dtype < SERRY_DTYPES ? k_dtypes[dtype].name : "?";
+    return (unsigned)dtype < SERRY_DTYPES ? k_dtypes[dtype] : "?";
 }
 
 const char *serry_kind_name(serry_kind kind)
@@ -100,7 +104,7 @@ static inline size_t bytes_of(int blocks, size_t block, int size)
 static inline struct extent extent_of(const serry_call *call, const struct kind_row *kind, int rank,
                                       int size)
 {
-    struct extent extent = {.element = k_dtypes[call->dtype].size};
+    struct extent extent = {.element = signature_element(call->dtype)};
     size_t block = call->count * extent.element;
     bool root = rank == call->root;
 
@@ -233,13 +237,21 @@ static __attribute__((cold, noinline)) int refuse(const serry_call *call, int ra
     }
 }
 
+/* As serry_op_check, of a type that is one: mostly without a call. */
+static inline bool op_applies(serry_op op, serry_dtype dtype)
+{
+    if (LIKELY((unsigned)op < SERRY_OPS))
+        return serry_kernels_used->type[dtype].combine[op] != NULL;
+    return serry_op_check(op, dtype);
+}
+
 /* Made anew for each kind that is named below: what its row of the table says is then known. */
 static inline __attribute__((always_inline)) int
 check(const serry_call *call, const struct kind_row *kind, int rank, int size, serry_error *error)
 {
     if (!LIKELY((unsigned)call->dtype < SERRY_DTYPES))
         return refuse(call, rank, size, BAD_DTYPE, error);
-    if (!LIKELY(kind->reduction ? serry_op_check(call->op, call->dtype) : call->op == SERRY_SUM))
+    if (!LIKELY(kind->reduction ? op_applies(call->op, call->dtype) : call->op == SERRY_SUM))
         return refuse(call, rank, size, BAD_OP, error);
     if (!LIKELY((unsigned)call->root < (kind->root ? (unsigned)size : 1u)))
         return refuse(call, rank, size, BAD_ROOT, error);
@@ -256,39 +268,34 @@ check(const serry_call *call, const struct kind_row *kind, int rank, int size, s
     return SERRY_OK;
 }
 
-/* A buffer on a side where this rank gives or gets nothing is not looked at. */
-int serry_call_check(const serry_call *call, int rank, int size, serry_error *error)
+static __attribute__((noinline)) int check_other(const serry_call *call, int rank, int size,
+                                                 serry_error *error)
 {
-    if (LIKELY(call->kind == SERRY_KIND_ALLREDUCE))
-        return check(call, &k_kinds[SERRY_KIND_ALLREDUCE], rank, size, error);
-    if (LIKELY(call->kind == SERRY_KIND_BARRIER))
-        return check(call, &k_kinds[SERRY_KIND_BARRIER], rank, size, error);
     if (!LIKELY((unsigned)call->kind < SERRY_KINDS))
         return refuse(call, rank, size, BAD_KIND, error);
     return check(call, &k_kinds[call->kind], rank, size, error);
 }
 
+/* A buffer on a side where this rank gives or gets nothing is not looked at. */
+int serry_call_check(const serry_call *call, int rank, int size, serry_error *error)
+{
+    if (LIKELY(call->kind == SERRY_KIND_ALLREDUCE))
+        return check(call, &k_kinds[SERRY_KIND_ALLREDUCE], rank, size, error);
+    return check_other(call, rank, size, error);
+}
+
 /* ---- signing and describing --------------------------------------------------------------- */
 
-enum {
-    KIND_SHIFT = 0,
-    DTYPE_SHIFT = 4,
-    ROOT_SHIFT = 8,
-    OP_SHIFT = 16,
-    COUNT_SHIFT = 28,
-};
-
-_Static_assert(SERRY_KINDS <= 1 << (DTYPE_SHIFT - KIND_SHIFT), "a kind fits in its bits");
-_Static_assert(SERRY_DTYPES <= 1 << (ROOT_SHIFT - DTYPE_SHIFT), "a type fits in its bits");
-_Static_assert(SERRY_MAX_RANKS <= 1 << (OP_SHIFT - ROOT_SHIFT), "a root fits in its bits");
-_Static_assert(SERRY_OP_USER * 2 <= 1 << (COUNT_SHIFT - OP_SHIFT), "a reduction fits in its bits");
-_Static_assert(SERRY_MAX_COUNT <= UINT64_MAX >> COUNT_SHIFT, "a count fits in its bits");
+_Static_assert(SERRY_KINDS <= 1 << (SIGNATURE_DTYPE - SIGNATURE_KIND), "a kind fits in its bits");
+_Static_assert(SERRY_DTYPES <= 1 << (SIGNATURE_ROOT - SIGNATURE_DTYPE), "a type fits in its bits");
+_Static_assert(SERRY_MAX_RANKS <= 1 << (SIGNATURE_OP - SIGNATURE_ROOT), "a root fits in its bits");
+_Static_assert(SERRY_OP_USER * 2 <= 1 << (SIGNATURE_COUNT - SIGNATURE_OP),
+               "a reduction fits in its bits");
+_Static_assert(SERRY_MAX_COUNT <= UINT64_MAX >> SIGNATURE_COUNT, "a count fits in its bits");
 
 uint64_t serry_call_signature(const serry_call *call)
 {
-    return (uint64_t)call->kind << KIND_SHIFT | (uint64_t)call->dtype << DTYPE_SHIFT |
-           (uint64_t)call->root << ROOT_SHIFT | (uint64_t)call->op << OP_SHIFT |
-           ((uint64_t)call->count ^ call->list) << COUNT_SHIFT;
+    return signature_of(call);
 }
 
 /* The bits of a signature from `from` up to `to`. */
@@ -299,13 +306,13 @@ static int field(uint64_t signature, int from, int to)
 
 serry_kind serry_signature_kind(uint64_t signature)
 {
-    return (serry_kind)field(signature, KIND_SHIFT, DTYPE_SHIFT);
+    return (serry_kind)field(signature, SIGNATURE_KIND, SIGNATURE_DTYPE);
 }
 
 /* Any 64 bits are described; what stands for no kind, type or reduction becomes "?". */
 void serry_signature_describe(uint64_t signature, char *text, size_t size)
 {
-    int kind = field(signature, KIND_SHIFT, DTYPE_SHIFT);
+    int kind = field(signature, SIGNATURE_KIND, SIGNATURE_DTYPE);
     const char *name = serry_kind_name((serry_kind)kind);
     if (kind == SERRY_KIND_BARRIER || kind == SERRY_KIND_SPLIT || kind == SERRY_KIND_MEET ||
         kind >= SERRY_KINDS) {
@@ -315,10 +322,12 @@ void serry_signature_describe(uint64_t signature, char *text, size_t size)
 
     char op[48] = "", root[24] = "";
     if (k_kinds[kind].reduction)
-        snprintf(op, sizeof(op), ", %s", serry_op_name(field(signature, OP_SHIFT, COUNT_SHIFT)));
+        snprintf(op, sizeof(op), ", %s",
+                 serry_op_name(field(signature, SIGNATURE_OP, SIGNATURE_COUNT)));
     if (k_kinds[kind].root)
-        snprintf(root, sizeof(root), ", root %d", field(signature, ROOT_SHIFT, OP_SHIFT));
+        snprintf(root, sizeof(root), ", root %d", field(signature, SIGNATURE_ROOT, SIGNATURE_OP));
     snprintf(text, size, "%s(count=%llu, %s%s%s)", name,
-             (unsigned long long)(signature >> COUNT_SHIFT),
-             serry_dtype_name((serry_dtype)field(signature, DTYPE_SHIFT, ROOT_SHIFT)), op, root);
+             (unsigned long long)(signature >> SIGNATURE_COUNT),
+             serry_dtype_name((serry_dtype)field(signature, SIGNATURE_DTYPE, SIGNATURE_ROOT)), op,
+             root);
 }

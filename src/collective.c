@@ -33,17 +33,20 @@ static __attribute__((cold, noinline)) int run_in_order(serry_comm *comm, const 
     return flight_do(comm->flight, &r);
 }
 
+static inline int run_checked(serry_comm *comm, const serry_call *call)
+{
+    if (__builtin_expect(comm->flight != NULL, 0) && !flight_is_idle(comm->flight))
+        return run_in_order(comm, call, NULL);
+    int rc = comm->backend->run(comm->member, call, &comm->limit, &comm->error);
+    return __builtin_expect(rc == SERRY_ERR_MEETING, 0) ? run_again(comm, call) : rc;
+}
+
 static int run(serry_comm *comm, const serry_call *call)
 {
     if (!serry_comm_is_usable(comm))
         return serry_comm_check(comm, serry_kind_name(call->kind));
     int rc = serry_call_check(call, comm->rank, comm->size, &comm->error);
-    if (__builtin_expect(rc != SERRY_OK, 0))
-        return rc;
-    if (__builtin_expect(comm->flight != NULL, 0) && !flight_is_idle(comm->flight))
-        return run_in_order(comm, call, NULL);
-    rc = comm->backend->run(comm->member, call, &comm->limit, &comm->error);
-    return __builtin_expect(rc == SERRY_ERR_MEETING, 0) ? run_again(comm, call) : rc;
+    return __builtin_expect(rc == SERRY_OK, 1) ? run_checked(comm, call) : rc;
 }
 
 int serry_comm_run(serry_comm *comm, const serry_call *call, many *list)
@@ -118,14 +121,18 @@ static void *own_block(const serry_comm *comm, const void *buffer, size_t count,
     return (void *)start; // NOLINT(performance-no-int-to-ptr)
 }
 
+static const serry_call k_barrier = {.kind = SERRY_KIND_BARRIER, .dtype = SERRY_U8};
+
 int serry_barrier(serry_comm *comm)
 {
-    return run(comm, &(serry_call){.kind = SERRY_KIND_BARRIER, .dtype = SERRY_U8});
+    if (!serry_comm_is_usable(comm))
+        return serry_comm_check(comm, serry_kind_name(SERRY_KIND_BARRIER));
+    return run_checked(comm, &k_barrier); /* nothing can be wrong with it */
 }
 
 int serry_ibarrier(serry_comm *comm, serry_request **request)
 {
-    return start(comm, &(serry_call){.kind = SERRY_KIND_BARRIER, .dtype = SERRY_U8}, request);
+    return start(comm, &k_barrier, request);
 }
 
 static serry_call broadcast_call(void *buffer, size_t count, serry_dtype dtype, int root,

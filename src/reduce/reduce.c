@@ -135,25 +135,31 @@ static plan plan_of(serry_dtype dtype, serry_op op)
     return p;
 }
 
-void serry_reduce_vectors(void *result, const void *const *source, int n, size_t count,
-                          serry_dtype dtype, serry_op op)
+/* What one kernel does not do in one go. */
+static __attribute__((noinline)) void reduce_by_plan(void *result, const void *const *source, int n,
+                                                     size_t count, serry_dtype dtype, serry_op op)
 {
-    if (count == 0)
-        return;
     if (n == 1) {
         memcpy(result, source[0], count * serry_dtype_size(dtype));
-        return;
-    }
-    const serry_kernels *kernels = serry_kernels_used;
-    if (op < SERRY_OPS && op != SERRY_AVG && serry_one_pass(n)) {
-        kernels->type[dtype].combine[op](result, source, n, count);
         return;
     }
     plan p = plan_of(dtype, op);
     if (p.user != NULL)
         reduce_user(&p, result, source, n, count);
     else
-        reduce_blocks(&p, &kernels->type[dtype], result, source, n, count, op == SERRY_AVG ? n : 1);
+        reduce_blocks(&p, &serry_kernels_used->type[dtype], result, source, n, count,
+                      op == SERRY_AVG ? n : 1);
+}
+
+void serry_reduce_vectors(void *result, const void *const *source, int n, size_t count,
+                          serry_dtype dtype, serry_op op)
+{
+    if (count == 0)
+        return;
+    if (op < SERRY_OPS && op != SERRY_AVG && serry_one_pass(n))
+        serry_kernels_used->type[dtype].combine[op](result, source, n, count);
+    else
+        reduce_by_plan(result, source, n, count, dtype, op);
 }
 
 /* ---- in two goes ------------------------------------------------------------------------------ */
