@@ -33,7 +33,9 @@ static struct {
     pthread_t thread;
     bool started;
     _Atomic uint32_t bell; /* private futex word */
-    _Atomic bool asleep;   /* a post must ring: seq_cst, stored before it looks a last time */
+    _Atomic bool
+        asleep; /* a post must ring: seq_cst, by the thread before it looks a last time; who
+                              rings for it takes it back, so that others need not until it is awake */
     _Atomic bool stop;
 } p = {.threads = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -47,7 +49,10 @@ static void ring(void)
 
 void progress_ring(bool urgent)
 {
-    if (urgent || atomic_load_explicit(&p.asleep, memory_order_seq_cst))
+    bool asleep = atomic_load_explicit(&p.asleep, memory_order_seq_cst) &&
+                  atomic_exchange_explicit(&p.asleep, false, memory_order_seq_cst);
+
+    if (urgent || asleep)
         ring();
 }
 
