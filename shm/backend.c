@@ -171,7 +171,8 @@ static int shm_run(serry_member *member, const serry_call *call, const serry_lim
 {
     shm_member *m = own(member);
 
-    word_prepare(&m->own->word);
+    if (!m->open) /* else others are reading there, and nothing will be written */
+        word_prepare(&m->own->word);
     wait_begin(&m->limit, limit);
     return operation_run(m, call, error);
 }

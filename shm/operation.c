@@ -356,10 +356,18 @@ static COLD int look_around(shm_member *m, const serry_call *call)
     return OPERATION_GOES_ON;
 }
 
+/* The call that is open goes on, with nobody calling and nothing to do first. */
+static bool goes_on(const shm_member *m, const serry_call *call)
+{
+    return group_called(&m->group) < m->hears && m->open && !m->excluded && !m->dropped &&
+           m->news == 0 && operation_is_same(&m->call, call);
+}
+
 int operation_run_any(shm_member *m, const serry_call *call)
 {
+    if (goes_on(m, call))
+        return operation_go_on(m);
     int rc = operation_is_usual(m) ? OPERATION_GOES_ON : look_around(m, call);
-
     if (rc != OPERATION_GOES_ON)
         return rc;
     if (!m->open && (rc = begin(m, call)) != SERRY_OK)

@@ -39,24 +39,61 @@ static const unsigned char *given_by(const shm_member *m, int r, size_t bytes)
                : group_small(&m->group, r, m->step);
 }
 
-int small_hand_out(shm_member *m)
+/* One vector that travels beside the words, for all: made of copies, which nobody can change any more. */
+static __attribute__((noinline)) int hand_out_few(shm_member *m, const serry_call *call)
 {
-    size_t bytes = operation_input_bytes(m), block = m->call.count * m->element;
+    uint64_t few[SERRY_MAX_RANKS][SHM_INLINE / 8];
+    const void *vector[SERRY_MAX_RANKS];
 
-    for (int i = 0; i < m->alive_count && bytes != 0; i++) {
+    for (int i = 0; i < m->alive_count; i++) {
+        memcpy(few[i], group_cell_of(&m->group, m->alive[i])->data[m->step & 1], SHM_INLINE);
+        vector[i] = few[i];
+    }
+    if (!word_second_look(&m->own->word))
+        return SERRY_ERR_EXCLUDED;
+    serry_reduce_vectors(call->recv, vector, m->alive_count, call->count, call->dtype, call->op);
+    return OPERATION_DONE;
+}
+
+/* Of a call that is noted. */
+static int hand_out_many(shm_member *m, size_t bytes)
+{
+    size_t block = m->call.count * m->element;
+
+    for (int i = 0; i < m->alive_count; i++) {
         int r = m->alive[i];
         m->source[r] = given_by(m, r, bytes);
         m->stride[r] = block;
         if (!m->flow.from_root || r == m->call.root)
             lines_read(m, r, lines_of(block, SHM_INLINE));
     }
-    if (bytes != 0)
-        operation_pull(m, m->scratch, block, m->call.count);
+    operation_pull(m, m->scratch, block, m->call.count);
     if (!word_second_look(&m->own->word))
-        return operation_fail_excluded(m);
-    if (bytes != 0)
-        operation_commit(m, m->scratch);
+        return SERRY_ERR_EXCLUDED;
+    operation_commit(m, m->scratch);
     return OPERATION_DONE;
+}
+
+static inline bool is_few(const serry_call *call, size_t bytes)
+{
+    return bytes == 0 || (bytes <= SHM_INLINE && call->kind == SERRY_KIND_ALLREDUCE);
+}
+
+/* Noted, unless it is of few. */
+static inline int hand_out(shm_member *m, const serry_call *call, size_t bytes)
+{
+    if (!is_few(call, bytes))
+        return hand_out_many(m, bytes);
+    if (bytes != 0)
+        return hand_out_few(m, call);
+    return word_second_look(&m->own->word) ? OPERATION_DONE : SERRY_ERR_EXCLUDED;
+}
+
+int small_hand_out(shm_member *m)
+{
+    int rc = hand_out(m, &m->call, operation_input_bytes(m));
+
+    return rc == OPERATION_DONE ? rc : operation_fail_excluded(m);
 }
 
 static int judge_and_hand_out(shm_member *m)
@@ -124,32 +161,6 @@ static inline int decide(shm_member *m, const serry_call *call, uint64_t signatu
     return same;
 }
 
-/* One vector that travels beside the words, for all: made of copies, which nobody can change any more. */
-static __attribute__((noinline)) int hand_out_few(shm_member *m, const serry_call *call)
-{
-    uint64_t few[SERRY_MAX_RANKS][SHM_INLINE / 8];
-    const void *vector[SERRY_MAX_RANKS];
-
-    for (int i = 0; i < m->alive_count; i++) {
-        memcpy(few[i], group_cell_of(&m->group, m->alive[i])->data[m->step & 1], SHM_INLINE);
-        vector[i] = few[i];
-    }
-    if (!word_second_look(&m->own->word))
-        return SERRY_ERR_EXCLUDED;
-    serry_reduce_vectors(call->recv, vector, m->alive_count, call->count, call->dtype, call->op);
-    return OPERATION_DONE;
-}
-
-static inline int hand_out(shm_member *m, const serry_call *call, size_t bytes)
-{
-    if (bytes == 0)
-        return word_second_look(&m->own->word) ? OPERATION_DONE : SERRY_ERR_EXCLUDED;
-    if (call->kind == SERRY_KIND_ALLREDUCE && bytes <= SHM_INLINE)
-        return hand_out_few(m, call);
-    note(m, call);
-    return small_hand_out(m);
-}
-
 int operation_run(shm_member *m, const serry_call *call, serry_error *error)
 {
     const flow *f = &serry_flows[call->kind];
@@ -174,6 +185,8 @@ int operation_run(shm_member *m, const serry_call *call, serry_error *error)
     bool has_root = !(f->from_root || f->to_root) || serry_rank_set_has(&m->alive_set, call->root);
     if (__builtin_expect(rc == 0 || m->rare != 0 || !has_root, 0))
         return go_on(m, call);
+    if (!is_few(call, bytes))
+        note(m, call);
     rc = hand_out(m, call, bytes);
     return __builtin_expect(rc == OPERATION_DONE, 1) ? operation_end(m, rc) : stop(m, call, rc);
 }

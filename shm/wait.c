@@ -179,6 +179,19 @@ static bool is_early(const wait_target *t, wait_limit *limit)
     return early;
 }
 
+/* As often as the caller lets it, before anything else is looked at. Is it decided? */
+static bool look_ahead(const wait_target *t, const wait_plan *plan, serry_interest *interest)
+{
+    uint32_t looks = interest->looks < plan->pauses ? interest->looks : plan->pauses;
+
+    for (interest->looked = 0; interest->looked < looks; interest->looked++) {
+        if (word_decided(atomic_load_explicit(t->word, memory_order_acquire), t->step))
+            return true;
+        wait_relax();
+    }
+    return false;
+}
+
 /* As one look of a wait. Who is about to sleep has set the asleep bit before that look. */
 static int poll_once(const wait_target *t, const wait_plan *plan, wait_limit *limit)
 {
@@ -186,6 +199,8 @@ static int poll_once(const wait_target *t, const wait_plan *plan, wait_limit *li
     uint64_t seen = 0;
     int code;
 
+    if (look_ahead(t, plan, interest))
+        return SERRY_OK;
     if (!is_early(t, limit)) {
         wait_ask(limit);
         if (interest->sleep)
@@ -201,7 +216,8 @@ static int poll_once(const wait_target *t, const wait_plan *plan, wait_limit *li
                                  .value = (uint32_t)(seen | WORD_ASLEEP),
                                  .at_ns = interest->sleep ? nap_end(limit) : 0,
                                  .pauses = plan->pauses,
-                                 .yields = plan->yields};
+                                 .yields = plan->yields,
+                                 .looked = interest->looked};
     limit->polled = true;
     return SERRY_ERR_AGAIN;
 }

@@ -5,6 +5,7 @@
 #include "flight.h"
 #include "many.h"
 #include "record.h"
+#include "signature.h"
 
 #define URGENT_BYTES ((size_t)64 << 10) /* worth a wake-up of the progress thread at once */
 
@@ -62,39 +63,56 @@ int serry_comm_run(serry_comm *comm, const serry_call *call, many *list)
 
 static size_t bytes_of(const serry_call *call)
 {
-    return call->count * serry_dtype_size(call->dtype);
+    return call->count * signature_element(call->dtype);
+}
+
+/* May the call be started? *request is NULL then. */
+static int check_start(serry_comm *comm, const serry_call *call, serry_request **request)
+{
+    if (request != NULL)
+        *request = NULL;
+    if (!serry_comm_is_usable(comm))
+        return serry_comm_check(comm, serry_kind_name(call->kind));
+    int rc = serry_call_check(call, comm->rank, comm->size, &comm->error);
+    if (__builtin_expect(rc == SERRY_OK && request == NULL, 0))
+        rc = serry_error_make(&comm->error, SERRY_ERR_INVALID, serry_kind_name(call->kind), 0,
+                              comm->rank, "%s: no place to put the request (NULL)",
+                              serry_kind_name(call->kind));
+    return rc;
+}
+
+/* Fill the request in; it is gone where that is an error. */
+static int prepare(serry_comm *comm, const serry_call *call, many *list, serry_request *r)
+{
+    r->call = *call;
+    r->list = list;
+    int rc = list == NULL ? guard_start_call(&r->guard, call, comm->rank, comm->size, &comm->error)
+                          : many_guard(list, &r->guard, comm->rank, &comm->error);
+    if (rc != SERRY_OK)
+        request_dispose(r);
+    return rc;
 }
 
 int serry_comm_start(serry_comm *comm, const serry_call *call, many *list, serry_request **request)
 {
-    int rc = serry_comm_check(comm, serry_kind_name(call->kind));
     flight *f;
+    int rc = check_start(comm, call, request);
 
-    if (request != NULL)
-        *request = NULL;
-    if (rc == SERRY_OK)
-        rc = serry_call_check(call, comm->rank, comm->size, &comm->error);
-    if (rc == SERRY_OK && request == NULL)
-        rc = serry_error_make(&comm->error, SERRY_ERR_INVALID, serry_kind_name(call->kind), 0,
-                              comm->rank, "%s: no place to put the request (NULL)",
-                              serry_kind_name(call->kind));
     if (rc == SERRY_OK)
         rc = flight_of(comm, true, &f);
     if (rc != SERRY_OK)
         return rc;
-    serry_request *r = request_new(f, REQUEST_CALL, serry_kind_name(call->kind));
-    if (r == NULL)
-        return comm->error.error;
-    r->call = *call;
-    r->list = list;
-    rc = list == NULL ? guard_start_call(&r->guard, call, comm->rank, comm->size, &comm->error)
-                      : many_guard(list, &r->guard, comm->rank, &comm->error);
+    bool turn = flight_try(f);
+    serry_request *r =
+        request_new(f, turn ? request_take(f) : NULL, REQUEST_CALL, serry_kind_name(call->kind));
+    rc = r == NULL ? comm->error.error : prepare(comm, call, list, r);
     if (rc != SERRY_OK) {
-        request_dispose(r);
+        if (turn)
+            flight_leave(f);
         return rc;
     }
     bool urgent = bytes_of(call) >= URGENT_BYTES; /* the call may be a list's, which goes with it */
-    flight_start(f, r);
+    flight_begin(f, r, turn);
     progress_ring(urgent);
     *request = r;
     return SERRY_OK;

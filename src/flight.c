@@ -349,14 +349,18 @@ static void drive_calls(flight *f, sleep_list *list)
     serry_request *r;
 
     while ((r = f->calls.first) != NULL) {
-        serry_interest interest = {
-            .sleep = list != NULL, .begins = !r->polled, .rouse = flight_rouse, .sleeper = f};
+        serry_interest interest = {.sleep = list != NULL,
+                                   .begins = !r->polled,
+                                   .rouse = flight_rouse,
+                                   .sleeper = f,
+                                   .looks = f->looks};
         r->limit.poll = &interest;
         r->polled = true;
         int done, rc = poll_call(f, r, &done);
         if (rc == SERRY_ERR_AGAIN) {
             f->pauses = interest.pauses;
             f->yields = interest.yields;
+            f->looked = interest.looked;
             if (list != NULL)
                 sleep_add_interest(list, &interest);
             if (__builtin_expect(f->tokens, 0))
@@ -414,14 +418,21 @@ static void push(flight *f, serry_request *r)
 
 void flight_start(flight *f, serry_request *r)
 {
+    flight_begin(f, r, flight_try(f));
+}
+
+void flight_begin(flight *f, serry_request *r, bool turn)
+{
     request_queue *q = queue_of(f, r);
 
-    atomic_fetch_add_explicit(&f->started, 1, memory_order_relaxed);
-    if (!flight_try(f)) {
+    if (!turn) {
+        atomic_fetch_add_explicit(&f->pushed, 1, memory_order_relaxed);
         push(f, r);
         flight_pulse(f); /* a thread that waits must look at it */
         return;
     }
+    uint32_t started = atomic_load_explicit(&f->started, memory_order_relaxed);
+    atomic_store_explicit(&f->started, started + 1, memory_order_relaxed);
     flight_take_incoming(f);
     bool first = q->first == NULL;
     queue_add(f, q, r);

@@ -86,7 +86,9 @@ struct flight {
     _Atomic(serry_request *)
         incoming;             /* newest first; anybody pushes, who has the turn takes all */
     _Atomic bool turn;        /* somebody has it */
-    _Atomic uint32_t started; /* requests, modulo 2^32: relaxed, before they can end */
+    _Atomic uint32_t started; /* requests, modulo 2^32: relaxed, before they can end, by who has the
+                                          turn; */
+    _Atomic uint32_t pushed;  /* and by all others: those that are, or were, incoming */
     _Atomic uint32_t ended;   /* of those: by who has the turn, release */
     _Atomic uint32_t pulse;   /* private futex word: grows where somebody may sleep for a
                                           request to end, or for the turn */
@@ -95,6 +97,7 @@ struct flight {
 
     /* of who has the turn */
     request_queue calls, sends, receives;
+    serry_request *spare; /* one that has ended, and that nobody knows any more; NULL: none */
     waiting_message *waiting, **last_waiting;
     bool news;                             /* something has ended since the turn was taken */
     bool meeting;                          /* the first call waits for one */
@@ -106,6 +109,7 @@ struct flight {
                               acknowledged; */
     uint64_t known_of[SERRY_MAX_RANKS]; /* of which incarnation of the rank */
     uint32_t pauses, yields; /* how patient it is worth to be before sleeping, by the last poll */
+    uint32_t looks, looked;  /* of the first call, by whoever polls on and on: see serry_interest */
     serry_error error;
 };
 
@@ -129,6 +133,9 @@ void flight_leave(flight *f);
 
 /* Let a request begin. Polls it at once if it can. From then on it is the flight's. */
 void flight_start(flight *f, serry_request *r);
+
+/* The same, with or without the turn, which is given back. */
+void flight_begin(flight *f, serry_request *r, bool turn);
 
 /* With the turn: everything as far as it goes. `list`: who drives is about to sleep, and that is what
  * on; else NULL. */
@@ -182,19 +189,26 @@ void queue_remove(request_queue *q, serry_request *r);
 
 static inline bool flight_is_idle(const flight *f)
 {
-    return atomic_load_explicit(&f->ended, memory_order_acquire) ==
-           atomic_load_explicit(&f->started, memory_order_relaxed);
+    uint32_t ended = atomic_load_explicit(&f->ended, memory_order_acquire);
+
+    return ended == atomic_load_explicit(&f->started, memory_order_relaxed) +
+                        atomic_load_explicit(&f->pushed, memory_order_relaxed);
 }
 
 /* ---- request.c -------------------------------------------------------------------------------- */
 
-/* A new request with the communicator's limit. NULL: no memory, told in the communicator's record. */
-serry_request *request_new(flight *f, request_kind what, const char *operation);
+/* With the turn: memory of one that has ended. NULL: there is none. */
+serry_request *request_take(flight *f);
+
+/* A new request with the communicator's limit, in that memory, or in new (NULL). NULL: no memory, told in the
+ * communicator's record. */
+serry_request *request_new(flight *f, serry_request *memory, request_kind what,
+                           const char *operation);
 
 /* Free one that request_new has made. */
 void request_dispose(serry_request *r);
 
-/* Fill one that lies on the caller's stack. */
+/* Fill one that lies on the caller's stack: all but the call or the message. */
 void request_init(serry_request *r, flight *f, request_kind what);
 
 static inline bool request_has_ended(const serry_request *r)

@@ -104,12 +104,12 @@ void flight_free(flight *f)
     cancel_all(f, &f->calls);
     cancel_all(f, &f->sends);
     cancel_all(f, &f->receives);
-    match_free(f);
-    free(f);
+    flight_forget(f);
 }
 
 void flight_forget(flight *f)
 {
     match_free(f);
+    free(f->spare);
     free(f);
 }

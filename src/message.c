@@ -103,7 +103,7 @@ static int start(serry_comm *comm, const arguments *a, void *recv, serry_status 
         rc = flight_of(comm, true, &f);
     if (rc != SERRY_OK)
         return rc;
-    serry_request *r = request_new(f, a->what, a->name);
+    serry_request *r = request_new(f, NULL, a->what, a->name);
     if (r == NULL)
         return comm->error.error;
     fill(r, a, recv, status);

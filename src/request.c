@@ -20,8 +20,18 @@ static serry_token *token_of(void *request)
 
 void request_init(serry_request *r, flight *f, request_kind what)
 {
-    *r = (serry_request){.flight = f, .forks = serry_forks, .what = what};
-    r->limit.timeout_ms = f->comm->limit.timeout_ms;
+    r->flight = f;
+    r->forks = serry_forks;
+    r->what = what;
+    atomic_init(&r->ended, 0);
+    r->polled = r->orphan = r->watching = false;
+    r->error = NULL;
+    r->completion = NULL;
+    r->limit = (serry_limit){.timeout_ms = f->comm->limit.timeout_ms};
+    r->token = NULL;
+    r->function = NULL;
+    r->list = NULL;
+    r->guard = (guard){0};
     if (__builtin_expect(f->comm->token != NULL, 0)) {
         r->token = serry_token_retain(f->comm->token);
         r->limit.token = token_of;
@@ -29,10 +39,18 @@ void request_init(serry_request *r, flight *f, request_kind what)
     }
 }
 
-serry_request *request_new(flight *f, request_kind what, const char *operation)
+serry_request *request_take(flight *f)
 {
-    serry_request *r = malloc(sizeof(*r));
+    serry_request *r = f->spare;
 
+    f->spare = NULL;
+    return r;
+}
+
+serry_request *request_new(flight *f, serry_request *r, request_kind what, const char *operation)
+{
+    if (r == NULL)
+        r = malloc(sizeof(*r));
     if (r == NULL) {
         serry_error_begin(&f->comm->error, operation, 0, f->comm->rank);
         serry_fail(&f->comm->error, SERRY_ERR_NO_SPACE, "out of memory for a request");
@@ -94,19 +112,31 @@ static void attend(serry_request *const *requests, size_t count, uint32_t by)
             atomic_fetch_add_explicit(&requests[i]->flight->attended, by, memory_order_seq_cst);
 }
 
-/* As many polls of a flight as one turn is good for. Raises what polls have said to be worth while. */
-static void poll_burst(serry_request *r, uint32_t *pauses, uint32_t *yields)
+/* As many polls of a flight as one turn is good for, with the turn. Where there are no messages to be looked
+ * at in between, the backend looks again by itself. */
+static void poll_burst(flight *f, const serry_request *r)
 {
-    flight *f = r->flight;
+    bool alone = f->sends.first == NULL && f->receives.first == NULL;
 
-    if (!flight_try(f))
-        return;
-    for (uint32_t b = 0; b < BURST && !request_has_ended(r); b++) {
+    for (uint32_t b = 0; b < BURST && !request_has_ended(r); b += 1 + f->looked) {
+        f->looks = alone ? BURST - 1 - b : 0;
+        f->looked = 0;
         flight_drive(f, NULL);
         if (f->pauses == 0)
             break;
         cpu_relax();
     }
+    f->looks = 0;
+}
+
+/* Raises what polls have said to be worth while. */
+static void poll(const serry_request *r, uint32_t *pauses, uint32_t *yields)
+{
+    flight *f = r->flight;
+
+    if (!flight_try(f))
+        return;
+    poll_burst(f, r);
     *pauses = f->pauses / BURST > *pauses ? f->pauses / BURST : *pauses;
     *yields = f->yields > *yields ? f->yields : *yields;
     flight_leave(f);
@@ -121,7 +151,7 @@ static bool spin(serry_request *const *requests, size_t count, uint64_t deadline
     for (uint32_t done = 0; done < pauses + yields; done++) {
         for (size_t i = 0; i < count; i++)
             if (leads(requests, i))
-                poll_burst(requests[i], &pauses, &yields);
+                poll(requests[i], &pauses, &yields);
         if (first_ended(requests, count) != count)
             return true;
         if (!*attends)
@@ -239,6 +269,28 @@ static int hand_out(serry_request **request)
     return SERRY_OK;
 }
 
+/* A call that ends well in its first burst: its request is kept for the next one. */
+static bool end_soon(serry_request **request)
+{
+    serry_request *r = *request;
+    flight *f = r->flight;
+
+    if (r->what != REQUEST_CALL || !flight_try(f))
+        return false;
+    poll_burst(f, r);
+    bool ended = request_has_ended(r) && r->result == SERRY_OK && f->spare == NULL;
+    if (ended) {
+        serry_token_release(&r->token);
+        f->spare = r;
+        *request = NULL;
+    }
+    bool idle = flight_is_idle(f);
+    flight_leave(f);
+    if (ended && !idle)
+        progress_ring(false); /* as in request_wait_any */
+    return ended;
+}
+
 /* The wait's time is over; the request runs on. */
 static int out_of_time(const char *function, int timeout_ms)
 {
@@ -258,8 +310,12 @@ int serry_wait(serry_request **request, int timeout_ms)
         return SERRY_OK;
     if (is_foreign(*request))
         return refuse_foreign("wait");
-    if (!request_has_ended(*request) && request_wait_any(request, 1, deadline_of(timeout_ms)) == 1)
-        return out_of_time("wait", timeout_ms);
+    if (!request_has_ended(*request)) {
+        if (end_soon(request))
+            return SERRY_OK;
+        if (request_wait_any(request, 1, deadline_of(timeout_ms)) == 1)
+            return out_of_time("wait", timeout_ms);
+    }
     return hand_out(request);
 }
 

@@ -63,6 +63,9 @@ typedef struct serry_interest {
     uint64_t at_ns; /* CLOCK_MONOTONIC: poll again then, at the latest; only when about to sleep */
     uint32_t pauses, yields; /* before sleeping it is worth to poll so often with a pause between,
                                 and so often with a yield; 0: sleep at once */
+    uint32_t looks;  /* the caller's: it would poll so often again, with a pause between, and do
+                                nothing else; so the call may look as often before it returns. 0 mostly */
+    uint32_t looked; /* so often it has */
 } serry_interest;
 
 /* How long a call may wait. An operation that finds everything in place never asks. */
