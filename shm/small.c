@@ -161,18 +161,13 @@ static inline int decide(shm_member *m, const serry_call *call, uint64_t signatu
     return same;
 }
 
-int operation_run(shm_member *m, const serry_call *call, serry_error *error)
+/* A small call, as usual. Made anew for each of its two callers: the compiler knows what a barrier is. */
+static inline __attribute__((always_inline)) int
+run(shm_member *m, const serry_call *call, const flow *f, uint64_t signature, size_t bytes)
 {
-    const flow *f = &serry_flows[call->kind];
-    bool mine = call->root == m->group.rank;
-    size_t bytes =
-        (f->send_n ? (size_t)m->group.size : 1) * call->count * signature_element(call->dtype);
+    bool gives = !f->from_root || call->root == m->group.rank;
 
-    m->error = error;
-    if (!operation_is_usual(m) || m->rare != 0 || !choose_is_small(m, bytes))
-        return operation_run_any(m, call);
-    uint64_t signature = operation_signature(m, call);
-    give(m, call, signature, f->from_root && !mine ? 0 : bytes);
+    give(m, call, signature, gives ? bytes : 0);
     word_result result = word_publish(&m->own->word, m->step + 1);
     if (__builtin_expect(result == WORD_IS_SEALED, 0))
         return stop(m, call, SERRY_ERR_EXCLUDED);
@@ -189,4 +184,29 @@ int operation_run(shm_member *m, const serry_call *call, serry_error *error)
         note(m, call);
     rc = hand_out(m, call, bytes);
     return __builtin_expect(rc == OPERATION_DONE, 1) ? operation_end(m, rc) : stop(m, call, rc);
+}
+
+static __attribute__((noinline)) int run_data(shm_member *m, const serry_call *call)
+{
+    const flow *f = &serry_flows[call->kind];
+    size_t blocks = f->send_n ? (size_t)m->group.size : 1;
+    size_t bytes = blocks * call->count * signature_element(call->dtype);
+
+    if (!choose_is_small(m, bytes))
+        return operation_run_any(m, call);
+    return run(m, call, f, operation_signature(m, call), bytes);
+}
+
+static const flow k_nothing = {.combine = false}; /* that of a barrier */
+
+/* Barriers, of whose calls only the type differs, take the shortest way. */
+int operation_run(shm_member *m, const serry_call *call, serry_error *error)
+{
+    m->error = error;
+    if (!operation_is_usual(m) || m->rare != 0)
+        return operation_run_any(m, call);
+    if (call->kind != SERRY_KIND_BARRIER || m->variant != VARIANT_CHOOSE)
+        return run_data(m, call);
+    serry_call barrier = {.kind = SERRY_KIND_BARRIER, .dtype = call->dtype};
+    return run(m, call, &k_nothing, operation_signature(m, &barrier), 0);
 }

@@ -43,9 +43,9 @@ static inline bool word_decided(uint64_t word, uint64_t step)
 
 typedef enum word_result { WORD_PUBLISHED, WORD_PUBLISHED_WAKE, WORD_IS_SEALED } word_result;
 
-/* The owner is about to: the line, which others have read, is fetched for writing while its call is still
- * looked at. Without the assembler, older processors than most would be kept in mind, and it would be fetched
- * for reading. */
+/* Ahead of word_publish: the line, of which others have copies, is fetched for writing while the call is
+ * still looked at. The compiler's builtin would fetch it for reading, as the oldest processors can no
+ * more. */
 static inline void word_prepare(const _Atomic uint64_t *word)
 {
 #if defined(__x86_64__)

@@ -31,7 +31,7 @@ void request_init(serry_request *r, flight *f, request_kind what)
     r->token = NULL;
     r->function = NULL;
     r->list = NULL;
-    r->guard = (guard){0};
+    r->guard = (guard){};
     if (__builtin_expect(f->comm->token != NULL, 0)) {
         r->token = serry_token_retain(f->comm->token);
         r->limit.token = token_of;
@@ -280,7 +280,8 @@ static bool end_soon(serry_request **request)
     poll_burst(f, r);
     bool ended = request_has_ended(r) && r->result == SERRY_OK && f->spare == NULL;
     if (ended) {
-        serry_token_release(&r->token);
+        if (__builtin_expect(r->token != NULL, 0))
+            serry_token_release(&r->token);
         f->spare = r;
         *request = NULL;
     }
