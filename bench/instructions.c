@@ -3,9 +3,9 @@
  *   bench_instructions            prints lines of CALL,INSTRUCTIONS; needs valgrind
  *
  * Two process ranks: rank 0 under callgrind, which counts inside of the call, but not while the rank
- * waits for the other. So the figure hardly depends on the load of the machine (by some percent, as
- * with luck in who comes first there is nothing to wait for; the least of some runs is printed), and can
- * be compared from one version to the next: bench/instructions.csv has what it was. */
+ * waits for the other, nor while it gets ready to. So the figure hardly depends on the load of the machine
+ * (the least of some runs is printed), and can be compared from one version to the next:
+ * bench/instructions.csv has what it was. */
 #include <serry/serry.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,8 +19,8 @@
 
 enum { RUNS = 3, CALLS = 1000, COUNT = 2 };
 
-/* What waits inside of the library: shm/wait.h. */
-#define WAITING "wait_decided"
+/* What waits inside of the library: shm/small.c. */
+#define WAITING "wait_for"
 
 static const struct {
     const char *name, *function;
