@@ -416,11 +416,6 @@ static void push(flight *f, serry_request *r)
                                                     memory_order_relaxed));
 }
 
-void flight_start(flight *f, serry_request *r)
-{
-    flight_begin(f, r, flight_try(f));
-}
-
 void flight_begin(flight *f, serry_request *r, bool turn)
 {
     request_queue *q = queue_of(f, r);

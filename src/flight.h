@@ -131,11 +131,14 @@ bool flight_try(flight *f);
 void flight_enter(flight *f);
 void flight_leave(flight *f);
 
-/* Let a request begin. Polls it at once if it can. From then on it is the flight's. */
-void flight_start(flight *f, serry_request *r);
-
-/* The same, with or without the turn, which is given back. */
+/* Let a request begin, with or without the turn, which is given back. Polls it at once if it can. From then
+ * on it is the flight's. */
 void flight_begin(flight *f, serry_request *r, bool turn);
+
+static inline void flight_start(flight *f, serry_request *r)
+{
+    flight_begin(f, r, flight_try(f));
+}
 
 /* With the turn: everything as far as it goes. `list`: who drives is about to sleep, and that is what
  * on; else NULL. */
