@@ -29,4 +29,7 @@ static inline void copy_short(void *dest, const void *source, size_t bytes)
 /* As memcpy, past the caches. What was written is there for whoever sees a later release. */
 void copy_stream(void *dest, const void *source, size_t bytes);
 
+/* The same to two places: together, where both begin with a line. */
+void copy_stream_twice(void *dest, void *other, const void *source, size_t bytes);
+
 #endif

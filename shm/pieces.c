@@ -54,8 +54,7 @@ void pieces_combine(const shm_member *m, void *to, size_t first, size_t length)
 
 bool pieces_streams(const shm_member *m)
 {
-    return m->flow.combine && m->streams && m->team <= 1 &&
-           serry_reduce_streams(m->alive_count, m->call.dtype, m->call.op);
+    return serry_reduce_streams(m->alive_count, m->call.dtype, m->call.op);
 }
 
 /* Two by two: what others than the first two get is combined again, of inputs that are in the cache by then. */

@@ -109,19 +109,42 @@ static void by_pieces(const shm_member *m, int mine, const range *own)
     }
 }
 
-/* The same, where something is combined, past the caches: into all results at once. */
+/* Can that be done past the caches, not by a team? */
+static bool streams(const shm_member *m)
+{
+    bool can = !m->flow.combine || (pieces_streams(m) && !overwrites(m));
+
+    return can && m->streams && m->team <= 1;
+}
+
+/* One that is not combined, two by two. */
+static void stream_given(const shm_member *m, unsigned char *const *to, int count,
+                         const unsigned char *from, size_t length)
+{
+    int i = 0;
+
+    for (; i + 1 < count; i += 2)
+        copy_stream_twice(to[i], to[i + 1], from, length * m->element);
+    if (i < count)
+        copy_stream(to[i], from, length * m->element);
+}
+
 static void stream_pieces(const shm_member *m, const range *own)
 {
     unsigned char *to[SERRY_MAX_RANKS];
 
     for (size_t k = 0; k < own->pieces && writes_begin(m); k++) {
         size_t first, length = pieces_at(m, own, k, &first);
+        const unsigned char *from = m->flow.combine ? NULL : given(m, own, first);
         int count = 0;
         for (int i = 0; i < m->alive_count; i++) {
-            to[count] = target(m, m->alive[i], NULL, first);
+            to[count] = target(m, m->alive[i], from, first);
             count += to[count] != NULL;
         }
-        pieces_stream(m, to, count, first, length);
+        if (m->flow.combine)
+            pieces_stream(m, to, count, first, length);
+        else
+            stream_given(m, to, count, from, length);
         writes_end(m);
         pieces_say(m, k + 1);
     }
@@ -133,7 +156,7 @@ static void work(shm_member *m)
     range own = pieces_range(m, mine);
     bool entered = writes_enter(m);
 
-    if (pieces_streams(m) && !overwrites(m))
+    if (streams(m))
         stream_pieces(m, &own);
     else
         by_pieces(m, mine, &own);
