@@ -306,8 +306,7 @@ static inline void operation_fill(const shm_member *m, void *dest, const void *s
     team_copy(m->team, dest, source, bytes, false);
 }
 
-/* Combine `count` elements of a vector of each member, in a large operation, into memory of the rank's
- * own. */
+/* Combine `count` elements of a vector of each member, in a large operation. */
 static inline void operation_reduce(const shm_member *m, void *result, const void *const *vector,
                                     size_t count)
 {

@@ -44,7 +44,8 @@ static bool overwrites(const shm_member *m)
 
 /* Where a member gets what is at `from`, with `first` for its first element; NULL: it does not, has it, or is
  * sealed. */
-static unsigned char *target(const shm_member *m, int rank, const unsigned char *from, size_t first)
+static inline unsigned char *target(const shm_member *m, int rank, const unsigned char *from,
+                                    size_t first)
 {
     if (!operation_gets_at(m, rank) || pieces_sealed(m, rank))
         return NULL;
@@ -109,15 +110,25 @@ static void by_pieces(const shm_member *m, int mine, const range *own)
     }
 }
 
-/* Can that be done past the caches, not by a team? */
+/* ---- the same, made where it goes ---------------------------------------------------------------- */
+
+/* Past the caches, into all results at once? Not by a team. */
 static bool streams(const shm_member *m)
 {
-    bool can = !m->flow.combine || (pieces_streams(m) && !overwrites(m));
-
-    return can && m->streams && m->team <= 1;
+    if (!m->streams || m->team > 1)
+        return false;
+    return !m->flow.combine || (pieces_streams(m) && !overwrites(m));
 }
 
-/* One that is not combined, two by two. */
+/* Combined in the root's result, by another one? A reduction that a caller has made may take its time, and is
+ * made in a buffer: meanwhile nobody writes. */
+static bool goes_straight(const shm_member *m)
+{
+    return m->flow.combine && m->flow.to_root && !operation_gets(m) && m->call.op < SERRY_OP_USER &&
+           !overwrites(m);
+}
+
+/* What is not combined, two by two. */
 static void stream_given(const shm_member *m, unsigned char *const *to, int count,
                          const unsigned char *from, size_t length)
 {
@@ -129,7 +140,18 @@ static void stream_given(const shm_member *m, unsigned char *const *to, int coun
         copy_stream(to[i], from, length * m->element);
 }
 
-static void stream_pieces(const shm_member *m, const range *own)
+static void make_in(const shm_member *m, unsigned char *const *to, int count,
+                    const unsigned char *from, size_t first, size_t length)
+{
+    if (!m->flow.combine)
+        stream_given(m, to, count, from, length);
+    else if (streams(m))
+        pieces_stream(m, to, count, first, length);
+    else if (count != 0)
+        pieces_combine(m, to[0], first, length);
+}
+
+static void at_once(const shm_member *m, const range *own)
 {
     unsigned char *to[SERRY_MAX_RANKS];
 
@@ -141,10 +163,7 @@ static void stream_pieces(const shm_member *m, const range *own)
             to[count] = target(m, m->alive[i], from, first);
             count += to[count] != NULL;
         }
-        if (m->flow.combine)
-            pieces_stream(m, to, count, first, length);
-        else
-            stream_given(m, to, count, from, length);
+        make_in(m, to, count, from, first, length);
         writes_end(m);
         pieces_say(m, k + 1);
     }
@@ -156,8 +175,8 @@ static void work(shm_member *m)
     range own = pieces_range(m, mine);
     bool entered = writes_enter(m);
 
-    if (streams(m))
-        stream_pieces(m, &own);
+    if (streams(m) || goes_straight(m))
+        at_once(m, &own);
     else
         by_pieces(m, mine, &own);
     writes_leave(m, entered);

@@ -83,6 +83,8 @@ const crash_scenario crash_collectives[] = {
     {"spreading allreduce in place, of several pieces, by the first, excluding", 3, 0,
      SERRY_EXCLUDE, CALL(ALLREDUCE, PIECES), .arena = true, .in_place = true},
     {"spreading reduce at the victim", 3, 1, CALL(REDUCE, LARGE), .root = 1, .arena = true},
+    {"spreading reduce of several pieces, beside the root", 3, 0, CALL(REDUCE, PIECES), .root = 1,
+     .arena = true},
     {"spreading reduce in place, beside the root", 3, 0, CALL(REDUCE, PIECES), .root = 1,
      .arena = true, .in_place = true},
     {"direct reduce at the victim", 3, 1, CALL(REDUCE, LARGE), .root = 1, .arena = true,
