@@ -56,6 +56,34 @@ WITH_AVX static void stream_lines_twice(unsigned char *to, unsigned char *other,
     }
 }
 
+WITH_AVX static inline void put_line(unsigned char *to, line l)
+{
+    __m256i *dest = (__m256i *)(void *)to;
+
+    _mm256_storeu_si256(dest, l.part[0]);
+    _mm256_storeu_si256(dest + 1, l.part[1]);
+}
+
+WITH_AVX static size_t put_lines(unsigned char *to, const unsigned char *from, size_t bytes)
+{
+    size_t at = 0;
+
+    for (; at + 2 * LINE <= bytes; at += 2 * LINE) {
+        line first = load_line(from + at), second = load_line(from + at + LINE);
+
+        put_line(to + at, first);
+        put_line(to + at + LINE, second);
+    }
+    return at;
+}
+
+void copy_by_lines(void *dest, const void *source, size_t bytes)
+{
+    size_t at = has_avx ? put_lines(dest, source, bytes) : 0;
+
+    memcpy((char *)dest + at, (const char *)source + at, bytes - at);
+}
+
 void copy_stream(void *dest, const void *source, size_t bytes)
 {
     unsigned char *to = dest;
@@ -81,6 +109,11 @@ void copy_stream_twice(void *dest, void *other, const void *source, size_t bytes
 }
 
 #else
+
+void copy_by_lines(void *dest, const void *source, size_t bytes)
+{
+    memcpy(dest, source, bytes);
+}
 
 void copy_stream(void *dest, const void *source, size_t bytes)
 {

@@ -62,8 +62,10 @@ static void write_into(const shm_member *m, int rank, const unsigned char *from,
         return;
     if (fetched)
         operation_fill(m, to, from, length * m->element);
-    else
+    else if (m->heavy)
         operation_copy(m, to, from, length * m->element);
+    else
+        copy_by_lines(to, from, length * m->element);
 }
 
 /* What a member gives to its range, from element `first` on, where nothing is combined. */
