@@ -221,13 +221,17 @@ static int shm_set_policy(serry_member *member, serry_policy policy, serry_error
 
 static int shm_set_variant(serry_member *member, unsigned variant, serry_error *error)
 {
-    if (variant < SHM_VARIANTS || variant == VARIANT_LEVELS) {
-        bool levels = variant == VARIANT_LEVELS;
-        own(member)->variant = levels ? VARIANT_CHOOSE : variant;
-        levels_force(own(member), levels);
+    shm_member *m = own(member);
+
+    if (variant < SHM_VARIANTS || variant == VARIANT_LEVELS || variant == VARIANT_STREAM) {
+        m->variant = variant == VARIANT_LEVELS ? VARIANT_CHOOSE : variant;
+        m->past_caches = variant == VARIANT_STREAM;
+        if (m->past_caches)
+            m->variant = VARIANT_SPREAD;
+        levels_force(m, variant == VARIANT_LEVELS);
         return SERRY_OK;
     }
-    serry_error_begin(error, "set_variant", 0, own(member)->group.rank);
+    serry_error_begin(error, "set_variant", 0, m->group.rank);
     return serry_fail(error, SERRY_ERR_UNSUPPORTED, "there is no algorithm number %u", variant);
 }
 

@@ -77,18 +77,12 @@ static bool reaches_all(shm_member *m)
     return all;
 }
 
-/* Does somebody get the combination of whole vectors, or all of them? There are algorithms then that read
- * results of others, or write them. */
+/* Does somebody get whole vectors: combined, all of them, or one? There are algorithms then that read results of
+ * others, or write them. */
 static bool may_lend(const shm_member *m)
 {
-    return (m->flow.combine || m->flow.recv_n) && !m->flow.send_n && m->alive_count > 1 &&
-           may_be_direct(m);
-}
-
-/* Does a member get it? */
-static bool gets(const shm_member *m, int r)
-{
-    return !m->flow.to_root || r == m->call.root;
+    return (m->flow.combine || m->flow.recv_n || m->flow.from_root) && !m->flow.send_n &&
+           m->alive_count > 1 && may_be_direct(m);
 }
 
 /* Can the others read these bytes where they lie? Then that is where. */
@@ -348,7 +342,8 @@ static bool spreads(const shm_member *m)
     for (int i = 0; i < m->alive_count && all; i++) {
         const group_input *said = said_by(m, m->alive[i]);
         bool lies_in_heap = m->group.arena->kind != SERRY_THREADS && (said->result & HEAP_BIT) != 0;
-        all = said->sees == 1 && (!gets(m, m->alive[i]) || (said->lends == 1 && !lies_in_heap));
+        all = said->sees == 1 &&
+              (!operation_gets_at(m, m->alive[i]) || (said->lends == 1 && !lies_in_heap));
     }
     return all;
 }

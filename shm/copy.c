@@ -3,23 +3,85 @@
 
 #include <stdint.h>
 
-#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
-#include <emmintrin.h>
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#include <immintrin.h>
+#include <stdbool.h>
 
-#define VECTOR sizeof(__m128i)
-#define LINE (4 * VECTOR)
+#define VECTOR sizeof(__m256i)
+#define LINE (2 * VECTOR)
 
-static void stream_line(unsigned char *to, const unsigned char *from)
+static bool has_avx;
+
+__attribute__((constructor)) static void look_for_avx(void)
 {
-    const __m128i *source = (const __m128i *)(const void *)from;
-    __m128i *dest = (__m128i *)(void *)to;
-    __m128i a = _mm_loadu_si128(source), b = _mm_loadu_si128(source + 1);
-    __m128i c = _mm_loadu_si128(source + 2), d = _mm_loadu_si128(source + 3);
+    __builtin_cpu_init();
+    has_avx = __builtin_cpu_supports("avx") != 0;
+}
 
-    _mm_stream_si128(dest, a);
-    _mm_stream_si128(dest + 1, b);
-    _mm_stream_si128(dest + 2, c);
-    _mm_stream_si128(dest + 3, d);
+#define WITH_AVX __attribute__((target("avx")))
+
+typedef struct line {
+    __m256i part[2];
+} line;
+
+WITH_AVX static inline line load_line(const unsigned char *from)
+{
+    const __m256i *source = (const __m256i *)(const void *)from;
+
+    return (line){{_mm256_loadu_si256(source), _mm256_loadu_si256(source + 1)}};
+}
+
+/* Two stores: with four, of half the size, 16 MiB took 1.1 times as long. */
+WITH_AVX static inline void stream_line(unsigned char *to, line l)
+{
+    __m256i *dest = (__m256i *)(void *)to;
+
+    _mm256_stream_si256(dest, l.part[0]);
+    _mm256_stream_si256(dest + 1, l.part[1]);
+}
+
+WITH_AVX static void stream_lines(unsigned char *to, const unsigned char *from, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += LINE)
+        stream_line(to + at, load_line(from + at));
+}
+
+WITH_AVX static void stream_lines_twice(unsigned char *to, unsigned char *other,
+                                        const unsigned char *from, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += LINE) {
+        line l = load_line(from + at);
+        stream_line(to + at, l);
+        stream_line(other + at, l);
+    }
+}
+
+WITH_AVX static inline void put_line(unsigned char *to, line l)
+{
+    __m256i *dest = (__m256i *)(void *)to;
+
+    _mm256_storeu_si256(dest, l.part[0]);
+    _mm256_storeu_si256(dest + 1, l.part[1]);
+}
+
+WITH_AVX static size_t put_lines(unsigned char *to, const unsigned char *from, size_t bytes)
+{
+    size_t at = 0;
+
+    for (; at + 2 * LINE <= bytes; at += 2 * LINE) {
+        line first = load_line(from + at), second = load_line(from + at + LINE);
+
+        put_line(to + at, first);
+        put_line(to + at + LINE, second);
+    }
+    return at;
+}
+
+void copy_by_lines(void *dest, const void *source, size_t bytes)
+{
+    size_t at = has_avx ? put_lines(dest, source, bytes) : 0;
+
+    memcpy((char *)dest + at, (const char *)source + at, bytes - at);
 }
 
 void copy_stream(void *dest, const void *source, size_t bytes)
@@ -28,22 +90,40 @@ void copy_stream(void *dest, const void *source, size_t bytes)
     const unsigned char *from = source;
     size_t head = -(uintptr_t)to % LINE;
 
-    head = head < bytes ? head : bytes;
+    head = has_avx && head < bytes ? head : bytes;
+    size_t lines = (bytes - head) / LINE * LINE, end = head + lines;
     memcpy(to, from, head);
-    to += head;
-    from += head;
-    bytes -= head;
-    for (; bytes >= LINE; to += LINE, from += LINE, bytes -= LINE)
-        stream_line(to, from);
-    memcpy(to, from, bytes);
+    stream_lines(to + head, from + head, lines);
+    memcpy(to + end, from + end, bytes - end);
     _mm_sfence(); /* such stores are in no order with others */
+}
+
+void copy_stream_twice(void *dest, void *other, const void *source, size_t bytes)
+{
+    bool together = (uintptr_t)dest % LINE == 0 && (uintptr_t)other % VECTOR == 0;
+    size_t lines = together && has_avx ? bytes / LINE * LINE : 0;
+
+    stream_lines_twice(dest, other, source, lines);
+    copy_stream((char *)dest + lines, (const char *)source + lines, bytes - lines);
+    copy_stream((char *)other + lines, (const char *)source + lines, bytes - lines);
 }
 
 #else
 
+void copy_by_lines(void *dest, const void *source, size_t bytes)
+{
+    memcpy(dest, source, bytes);
+}
+
 void copy_stream(void *dest, const void *source, size_t bytes)
 {
     memcpy(dest, source, bytes);
+}
+
+void copy_stream_twice(void *dest, void *other, const void *source, size_t bytes)
+{
+    memcpy(dest, source, bytes);
+    memcpy(other, source, bytes);
 }
 
 #endif

@@ -26,7 +26,15 @@ static inline void copy_short(void *dest, const void *source, size_t bytes)
     memcpy((char *)dest + bytes - sizeof(last), &last, sizeof(last));
 }
 
+/* As memcpy, of some KiB in the caches. There some processors are slower at the one instruction that memcpy takes
+ * for that than at a loop. Measured against glibc 2.36 on Zen 3, where results are spread: allgather 16 KiB 0.95 of
+ * the time, 64 KiB 0.88; broadcast 0.97; all of 256 KiB and more 0.97 to 1.0. */
+void copy_by_lines(void *dest, const void *source, size_t bytes);
+
 /* As memcpy, past the caches. What was written is there for whoever sees a later release. */
 void copy_stream(void *dest, const void *source, size_t bytes);
+
+/* The same to two places: together, where both begin with a line. */
+void copy_stream_twice(void *dest, void *other, const void *source, size_t bytes);
 
 #endif

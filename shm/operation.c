@@ -280,7 +280,7 @@ static void weigh(shm_member *m)
     size_t given = operation_input_bytes(m), got = operation_result_bytes(m);
     size_t bytes = given > got ? given : got;
 
-    m->streams = bytes >= COPY_STREAM_BYTES;
+    m->streams = bytes >= COPY_STREAM_BYTES || m->past_caches;
     m->team = 1;
     if (bytes >= TEAM_OPERATION_BYTES)
         m->team = atomic_load_explicit(&m->group.arena->team, memory_order_relaxed);

@@ -88,14 +88,15 @@ struct shm_member {
     serry_call call;
     flow flow;
     uint64_t signature;
-    size_t element; /* bytes */
-    bool streams;   /* a large one, of more than the caches keep */
-    bool crowded;   /* a large one: all members say that there are more ranks than cores */
-    int team;       /* threads that share the work of a large one; 1 or less: none do */
-    bool heavy;     /* one of these two: copies are more than memcpy */
-    bool teams;     /* some member has one, in a large operation: the same on all */
-    bool lent;      /* it has told where its result is: others may write there */
-    int seen;       /* SEEN_: the same as long as the group is the same */
+    size_t element;   /* bytes */
+    bool streams;     /* a large one, of more than the caches keep */
+    bool past_caches; /* each large one, by VARIANT_STREAM */
+    bool crowded;     /* a large one: all members say that there are more ranks than cores */
+    int team;         /* threads that share the work of a large one; 1 or less: none do */
+    bool heavy;       /* one of these two: copies are more than memcpy */
+    bool teams;       /* some member has one, in a large operation: the same on all */
+    bool lent;        /* it has told where its result is: others may write there */
+    int seen;         /* SEEN_: the same as long as the group is the same */
     wait_limit limit;
     serry_error *error; /* of the caller, during a run */
 
@@ -278,11 +279,17 @@ static inline bool operation_gives(const shm_member *m)
     return !m->flow.from_root || m->call.root == m->group.rank;
 }
 
-static inline bool operation_gets(const shm_member *m)
+/* The same of any member. */
+static inline bool operation_gets_at(const shm_member *m, int rank)
 {
-    bool root = m->call.root == m->group.rank;
+    bool root = m->call.root == rank;
 
     return m->flow.to_root ? root : !(root && m->call.kind == SERRY_KIND_BROADCAST);
+}
+
+static inline bool operation_gets(const shm_member *m)
+{
+    return operation_gets_at(m, m->group.rank);
 }
 
 /* This rank's place among the members. */
@@ -318,8 +325,7 @@ static inline void operation_fill(const shm_member *m, void *dest, const void *s
     team_copy(m->team, dest, source, bytes, false);
 }
 
-/* Combine `count` elements of a vector of each member, in a large operation, into memory of the rank's
- * own. */
+/* Combine `count` elements of a vector of each member, in a large operation. */
 static inline void operation_reduce(const shm_member *m, void *result, const void *const *vector,
                                     size_t count)
 {
@@ -381,8 +387,9 @@ static inline int operation_end(shm_member *m, int rc)
 
 /* choose.c: the first step of a call, and what follows once all inputs are known. Variant 0 chooses,
  * variant 1 sends everything through copies, variant 2 through copies that need no room; variants 3,
- * 4 and 5 choose, but large operations throughout, where memory allows follow.c, spread.c or direct.c. Apart from these, for
- * tests: as variant 0, but with blocks of two members wherever there are three. */
+ * 4 and 5 choose, but large operations throughout, where memory allows follow.c, spread.c or direct.c. Apart from
+ * these, for tests: as variant 0, but with blocks of two members wherever there are three; and as variant 4, but
+ * past the caches, whatever the size. */
 enum {
     VARIANT_CHOOSE,
     VARIANT_COPY,
@@ -391,7 +398,8 @@ enum {
     VARIANT_SPREAD,
     VARIANT_SHARE,
     SHM_VARIANTS,
-    VARIANT_LEVELS = 16
+    VARIANT_LEVELS = 16,
+    VARIANT_STREAM
 };
 static inline bool choose_is_small(const shm_member *m, size_t input_bytes)
 {

@@ -1,6 +1,7 @@
 /* pieces.c - see pieces.h. */
 #include "pieces.h"
 
+#include "reduce/reduce.h"
 #include "word.h"
 
 /* Small beside a core's cache, long beside a cache line's way. A team would have nothing to share: with
@@ -37,13 +38,36 @@ size_t pieces_at(const shm_member *m, const range *r, size_t k, size_t *first)
     return r->length - done < piece ? r->length - done : piece;
 }
 
+static void find_inputs(const shm_member *m, size_t first, const void **vector)
+{
+    for (int i = 0; i < m->alive_count; i++)
+        vector[i] = m->input[m->alive[i]] + first * m->element;
+}
+
 void pieces_combine(const shm_member *m, void *to, size_t first, size_t length)
 {
     const void *vector[SERRY_MAX_RANKS];
 
-    for (int i = 0; i < m->alive_count; i++)
-        vector[i] = m->input[m->alive[i]] + first * m->element;
+    find_inputs(m, first, vector);
     operation_reduce(m, to, vector, length);
+}
+
+bool pieces_streams(const shm_member *m)
+{
+    return serry_reduce_streams(m->alive_count, m->call.dtype, m->call.op);
+}
+
+/* Two by two: what others than the first two get is combined again, of inputs that are in the cache by then. */
+void pieces_stream(const shm_member *m, unsigned char *const *to, int count, size_t first,
+                   size_t length)
+{
+    const void *vector[SERRY_MAX_RANKS];
+
+    find_inputs(m, first, vector);
+    for (int i = 0; i < count; i += 2) {
+        void *const result[2] = {to[i], i + 1 < count ? to[i + 1] : NULL};
+        serry_reduce_stream(result, vector, m->alive_count, length, m->call.dtype, m->call.op);
+    }
 }
 
 size_t pieces_said(const shm_member *m, const range *r)

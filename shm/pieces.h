@@ -32,6 +32,11 @@ static inline unsigned char *pieces_buffer(const shm_member *m, int rank, size_t
 /* Combine these elements of all inputs. */
 void pieces_combine(const shm_member *m, void *to, size_t first, size_t length);
 
+/* The same into the results of some members, past the caches, if pieces_streams() says that this can be. */
+bool pieces_streams(const shm_member *m);
+void pieces_stream(const shm_member *m, unsigned char *const *to, int count, size_t first,
+                   size_t length);
+
 /* This member has so many pieces ready; what that means, the algorithm says. */
 static inline void pieces_say(const shm_member *m, size_t pieces)
 {

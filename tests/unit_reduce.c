@@ -293,6 +293,71 @@ static void every_number_of_ranks_follows_the_tree(void **state)
     }
 }
 
+/* ---- past the caches ---------------------------------------------------------------------- */
+
+enum { LINE = (int)SERRY_LINE_BYTES, PAIR_COUNT = 700 };
+
+/* Into one or two guarded results, `off` elements behind the beginning of a line; the second one stands to
+ * lines as the first does, or not. */
+static void check_stream(unsigned char *const *source, int n, size_t count, serry_dtype dtype,
+                         size_t off, bool apart, const unsigned char *expected)
+{
+    size_t size = serry_dtype_size(dtype), bytes = count * size;
+    static _Alignas(64) unsigned char room[2][(PAIR_COUNT + 64) * 8 + 3 * LINE];
+    unsigned char *one = room[0] + LINE + off * size;
+    unsigned char *other = room[1] + LINE + (off + (apart ? 1 : 0)) * size;
+
+    for (int both = 0; both < 2; both++) {
+        void *const result[2] = {one, both == 1 ? other : NULL};
+        memset(room, 0xa5, sizeof(room));
+        serry_reduce_stream(result, (const void *const *)source, n, count, dtype, SERRY_SUM);
+        assert_memory_equal(one, expected, bytes);
+        if (both == 1)
+            assert_memory_equal(other, expected, bytes);
+        for (int i = 0; i < LINE; i++) {
+            assert_int_equal(one[-1 - i], 0xa5);
+            assert_int_equal(one[bytes + (size_t)i], 0xa5);
+            assert_int_equal(other[-1 - i], 0xa5);
+            assert_int_equal(other[bytes + (size_t)i], 0xa5);
+        }
+        for (size_t i = 0; i < bytes && both == 0; i++)
+            assert_int_equal(other[i], 0xa5);
+    }
+}
+
+static void check_streams(serry_dtype dtype)
+{
+    static const int some[] = {2, 3, 4, 5, 8, 9};
+    static const size_t counts[] = {0, 1, 7, 63, 64, 65, 129, PAIR_COUNT};
+    static unsigned char expected[PAIR_COUNT * 8];
+    unsigned char *source[MOST], *memory = make_sources(source, 9, PAIR_COUNT, dtype);
+
+    for (size_t i = 0; i < LENGTH(some); i++) {
+        if (!serry_reduce_streams(some[i], dtype, SERRY_SUM))
+            continue;
+        reference(expected, source, some[i], PAIR_COUNT, dtype, SERRY_SUM);
+        for (size_t c = 0; c < LENGTH(counts); c++)
+            for (size_t off = 0; off < 9; off++)
+                for (int apart = 0; apart < 2; apart++)
+                    check_stream(source, some[i], counts[c], dtype, off, apart == 1, expected);
+    }
+    free(memory);
+}
+
+static void sums_past_the_caches_match_the_reference(void **state)
+{
+    (void)state;
+    const serry_kernels *sets[3], *used = serry_kernels_used;
+    int kernel_sets = serry_kernels_list(sets);
+
+    for (int set = 0; set < kernel_sets; set++) {
+        serry_kernels_used = sets[set];
+        for (serry_dtype dtype = 0; dtype < SERRY_DTYPES; dtype++)
+            check_streams(dtype);
+    }
+    serry_kernels_used = used;
+}
+
 /* ---- the order, in numbers that anybody can check ----------------------------------------- */
 
 static float sum_of(const float *values, int n)
@@ -362,6 +427,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_types_match_the_reference),
         cmocka_unit_test(every_number_of_ranks_follows_the_tree),
+        cmocka_unit_test(sums_past_the_caches_match_the_reference),
         cmocka_unit_test(sums_are_made_in_tree_order),
         cmocka_unit_test(halves_accumulate_in_32_bits),
         cmocka_unit_test(edges_are_as_documented),

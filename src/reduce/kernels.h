@@ -17,6 +17,12 @@ static inline bool serry_one_pass(int n)
  * (0 1)(2 3), ((0 1)(2 3))((4 5)(6 7)). `result` overlaps no source. */
 typedef void serry_combine_function(void *result, const void *const *source, int n, size_t count);
 
+/* The same into two results at once (the second may be NULL), past the caches. `count` elements are whole lines of
+ * SERRY_LINE_BYTES, and the first result begins with a line; it costs less where the second does, too. */
+#define SERRY_LINE_BYTES 64u
+typedef void serry_stream_function(void *const *result, const void *const *source, int n,
+                                   size_t count);
+
 /* vector[i] /= divisor, divisor > 1; integers truncate towards zero. */
 typedef void serry_divide_function(void *vector, size_t count, int divisor);
 
@@ -28,6 +34,7 @@ typedef void serry_narrow_function(void *result, const float *source, size_t cou
  * quiet one without payload. SERRY_AVG has the sum. NULL: the reduction does not apply. */
 typedef struct serry_type_kernels {
     serry_combine_function *combine[SERRY_OPS]; /* vectors of the type to one of the type */
+    serry_stream_function *stream_sum;          /* SERRY_SUM; NULL: there is none */
     serry_divide_function *divide;              /* of binary32 vectors for 16-bit floats */
     /* 16-bit floats, else NULL: */
     serry_combine_function *combine_wide[SERRY_OPS]; /* vectors of the type to one of binary32 */

@@ -162,6 +162,56 @@ void serry_reduce_vectors(void *result, const void *const *source, int n, size_t
         reduce_by_plan(result, source, n, count, dtype, op);
 }
 
+/* ---- past the caches -------------------------------------------------------------------------- */
+
+bool serry_reduce_streams(int n, serry_dtype dtype, serry_op op)
+{
+    return op == SERRY_SUM && serry_one_pass(n) &&
+           serry_kernels_used->type[dtype].stream_sum != NULL;
+}
+
+typedef struct two_results {
+    void *result[2];
+    const void *source[8];
+    int n;
+} two_results;
+
+/* These vectors, `bytes` further on. */
+static two_results further(void *const result[2], const void *const *source, int n, size_t bytes)
+{
+    two_results t = {.n = n};
+
+    for (int i = 0; i < 2; i++)
+        t.result[i] = result[i] == NULL ? NULL : (char *)result[i] + bytes;
+    for (int i = 0; i < n; i++)
+        t.source[i] = at(source[i], bytes);
+    return t;
+}
+
+/* What is no whole line. */
+static void reduce_rest(const two_results *t, size_t count, serry_dtype dtype, serry_op op)
+{
+    for (int i = 0; i < 2; i++)
+        if (t->result[i] != NULL)
+            serry_reduce_vectors(t->result[i], t->source, t->n, count, dtype, op);
+}
+
+void serry_reduce_stream(void *const result[2], const void *const *source, int n, size_t count,
+                         serry_dtype dtype, serry_op op)
+{
+    size_t size = serry_dtype_size(dtype), line = SERRY_LINE_BYTES / size;
+    size_t head = -(uintptr_t)result[0] % SERRY_LINE_BYTES / size;
+
+    head = head < count ? head : count;
+    size_t lines = (count - head) / line * line, rest = count - head - lines;
+    two_results t = further(result, source, n, 0);
+    reduce_rest(&t, head, dtype, op);
+    t = further(result, source, n, head * size);
+    serry_kernels_used->type[dtype].stream_sum(t.result, t.source, n, lines);
+    t = further(result, source, n, (head + lines) * size);
+    reduce_rest(&t, rest, dtype, op);
+}
+
 /* ---- in two goes ------------------------------------------------------------------------------ */
 
 size_t serry_part_size(serry_dtype dtype, serry_op op)

@@ -15,6 +15,13 @@
 void serry_reduce_vectors(void *result, const void *const *source, int n, size_t count,
                           serry_dtype dtype, serry_op op);
 
+/* The same into one or two results (result[1] may be NULL) that lie in others' caches or in none: past the caches,
+ * without fetching the lines that are overwritten. What was written is there for whoever sees a later release.
+ * Only where serry_reduce_streams() says so: a sum of some numbers of vectors, on some processors. */
+bool serry_reduce_streams(int n, serry_dtype dtype, serry_op op);
+void serry_reduce_stream(void *const result[2], const void *const *source, int n, size_t count,
+                         serry_dtype dtype, serry_op op);
+
 /* The same in two goes, to the same bits: the sources in blocks of the same power of two each, but the
  * last, which may have fewer, combined to one part each, in their order; then all parts (2 or more) of
  * the n sources to the result. 16-bit floats stay in binary32 between the two, so `part` has elements
