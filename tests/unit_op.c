@@ -70,6 +70,31 @@ static void user_reductions_follow_the_tree(void **state)
     assert_int_equal(serry_op_free(&op), SERRY_OK);
 }
 
+static void user_reductions_may_lie_where_a_source_does(void **state)
+{
+    (void)state;
+    enum { RANKS = 5 };
+    static uint64_t values[RANKS][COUNT], apart[COUNT], both[COUNT];
+    uint64_t factor = 31;
+    const void *source[RANKS];
+    serry_op op;
+    assert_int_equal(serry_op_create("fold", fold, &factor, &op), SERRY_OK);
+    for (uint64_t s = 0; s < RANKS; s++) {
+        source[s] = values[s];
+        for (size_t i = 0; i < COUNT; i++)
+            values[s][i] = (i + 1) * 1000003u + s * s;
+    }
+    serry_reduce_vectors(apart, source, RANKS, COUNT, SERRY_U64, op);
+    for (size_t s = 0; s < RANKS; s++) {
+        memcpy(both, values[s], sizeof(both));
+        source[s] = both;
+        serry_reduce_vectors(both, source, RANKS, COUNT, SERRY_U64, op);
+        source[s] = values[s];
+        assert_memory_equal(both, apart, sizeof(both));
+    }
+    assert_int_equal(serry_op_free(&op), SERRY_OK);
+}
+
 /* Keeps the right operand, of any 16-bit type. */
 static void keep_right(void *accumulator, const void *next, size_t count, serry_dtype dtype,
                        void *argument)
@@ -222,6 +247,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(user_reductions_follow_the_tree),
+        cmocka_unit_test(user_reductions_may_lie_where_a_source_does),
         cmocka_unit_test(user_reductions_get_16_bit_elements_as_they_are),
         cmocka_unit_test(reductions_have_names),
         cmocka_unit_test(reductions_apply_to_their_types),

@@ -222,7 +222,30 @@ static unsigned char *make_sources(unsigned char **source, int n, size_t count, 
 
 static const int numbers[] = {1, 2, 3, 4, 5, 7, 8, 16, 31, 256};
 
-/* Runs one reduction into a guarded place and compares all of it. */
+static void expect_same(const unsigned char *result, const unsigned char *expected, int n,
+                        size_t count, serry_dtype dtype, serry_op op, const char *where)
+{
+    if (memcmp(result, expected, count * serry_dtype_size(dtype)) != 0)
+        fail_msg("%s of %d vectors of %zu %s %s with kernels %s differs", serry_op_name(op), n,
+                 count, serry_dtype_name(dtype), where, serry_reduce_kernels());
+}
+
+/* Where one of the sources lies, another one for each count. */
+static void check_in_place(unsigned char *place, unsigned char *const *source, int n, size_t count,
+                           serry_dtype dtype, serry_op op, const unsigned char *expected)
+{
+    const void *list[MOST];
+    size_t which = count % (size_t)n;
+
+    for (int i = 0; i < n; i++)
+        list[i] = source[i];
+    memcpy(place, source[which], count * serry_dtype_size(dtype));
+    list[which] = place;
+    serry_reduce_vectors(place, list, n, count, dtype, op);
+    expect_same(place, expected, n, count, dtype, op, "in place");
+}
+
+/* Runs one reduction into a guarded place, and in place, and compares all of it. */
 static void check_count(unsigned char *const *source, int n, size_t count, serry_dtype dtype,
                         serry_op op, const unsigned char *expected)
 {
@@ -231,9 +254,8 @@ static void check_count(unsigned char *const *source, int n, size_t count, serry
     assert_non_null(room);
     memset(room, 0xa5, before + count * size + 64);
     serry_reduce_vectors(room + before, (const void *const *)source, n, count, dtype, op);
-    if (memcmp(room + before, expected, count * size) != 0)
-        fail_msg("%s of %d vectors of %zu %s with kernels %s differs", serry_op_name(op), n, count,
-                 serry_dtype_name(dtype), serry_reduce_kernels());
+    expect_same(room + before, expected, n, count, dtype, op, "apart");
+    check_in_place(room + before, source, n, count, dtype, op, expected);
     for (size_t i = 0; i < before; i++)
         assert_int_equal(room[i], 0xa5);
     for (size_t i = before + count * size; i < before + count * size + 64; i++)

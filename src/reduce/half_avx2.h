@@ -7,6 +7,7 @@
 #define SERRY_REDUCE_HALF_AVX2_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 
 #include "half.h"
 
@@ -37,20 +38,15 @@ static inline __m256 widen_bf16_8(const void *half)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(half)), 16));
 }
 
-/* Rounded, in the upper halves; what is left in the lower ones is to be dropped. Not of NaN. */
-static inline __m256i round_bf16_number(__m256 value)
+/* Rounded, in the upper halves; what is left in the lower ones is to be dropped. */
+static inline __m256i round_bf16(__m256 value)
 {
     __m256i bits = _mm256_castps_si256(value);
     __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-
-    return _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-}
-
-static inline __m256i round_bf16(__m256 value)
-{
     __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
 
-    return _mm256_blendv_epi8(round_bf16_number(value), _mm256_set1_epi32(0x7fc00000), nan);
+    bits = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    return _mm256_blendv_epi8(bits, _mm256_set1_epi32(0x7fc00000), nan);
 }
 
 static inline void narrow_bf16_8(void *half, __m256 value)
@@ -83,37 +79,65 @@ static inline __m256 max_f32_8(__m256 a, __m256 b)
     return _mm256_or_ps(magnitude, _mm256_and_ps(one, other));
 }
 
-/* Sixteen bfloat16, widened: those at even places, and those at odd ones, so that none has to change its
- * lane. */
-typedef struct bf16_16 {
-    __m256 even, odd;
-} bf16_16;
+/* Sixteen, widened: of bfloat16 those at even places, and those at odd ones, so that none has to change its
+ * lane; of binary16 the first eight, and the others. */
+typedef struct wide_16 {
+    __m256 one, other;
+} wide_16;
 
-static inline bf16_16 widen_bf16_16(const void *half)
+/* Is any of them NaN? Next to none is. */
+static inline bool has_nan(wide_16 value)
+{
+    __m256 unordered = _mm256_cmp_ps(value.one, value.other, _CMP_UNORD_Q);
+    return __builtin_expect(_mm256_movemask_ps(unordered) != 0, 0);
+}
+
+static inline wide_16 widen_f16c_16(const uint16_t *half)
+{
+    return (wide_16){widen_f16c_8(half), widen_f16c_8(half + 8)};
+}
+
+static inline void narrow_f16c_16(uint16_t *half, wide_16 value)
+{
+    if (has_nan(value)) {
+        narrow_f16c_8(half, value.one);
+        narrow_f16c_8(half + 8, value.other);
+        return;
+    }
+    _mm_storeu_si128((void *)half, _mm256_cvtps_ph(value.one, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((void *)(half + 8), _mm256_cvtps_ph(value.other, _MM_FROUND_TO_NEAREST_INT));
+}
+
+static inline wide_16 widen_bf16_16(const void *half)
 {
     __m256i bits = _mm256_loadu_si256(half);
-    return (bf16_16){_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)),
+    return (wide_16){_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)),
                      _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(-0x10000)))};
 }
 
-static inline void narrow_bf16_16(void *half, bf16_16 value)
+/* Rounded all together, as numbers of 16 bits: one more where the half that is dropped is more than half a
+ * unit, or just that, and the half that stays is odd. */
+static inline void narrow_bf16_16(void *half, wide_16 value)
 {
-    __m256i even = round_bf16_number(value.even), odd = round_bf16_number(value.odd);
+    __m256i even = _mm256_castps_si256(value.one), odd = _mm256_castps_si256(value.other);
+    __m256i stays = _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xaa);
+    __m256i drops = _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa);
 
-    /* unordered: one of the two is NaN, as next to nothing is */
-    if (__builtin_expect(
-            _mm256_movemask_ps(_mm256_cmp_ps(value.even, value.odd, _CMP_UNORD_Q)) != 0, 0)) {
-        even = round_bf16(value.even);
-        odd = round_bf16(value.odd);
+    if (has_nan(value)) {
+        even = _mm256_srli_epi32(round_bf16(value.one), 16);
+        _mm256_storeu_si256(half, _mm256_blend_epi16(even, round_bf16(value.other), 0xaa));
+        return;
     }
-    even = _mm256_srli_epi32(even, 16);
-    _mm256_storeu_si256(half, _mm256_blend_epi16(even, odd, 0xaa));
+    drops = _mm256_xor_si256(drops, _mm256_set1_epi16(INT16_MIN)); /* to compare it signed */
+    drops = _mm256_adds_epi16(drops, _mm256_and_si256(stays, _mm256_set1_epi16(1)));
+    stays = _mm256_sub_epi16(stays, _mm256_cmpgt_epi16(drops, _mm256_setzero_si256()));
+    _mm256_storeu_si256(half, stays);
 }
 
 #define BOTH(pair)                                                                                 \
-    static inline bf16_16 pair##_16(bf16_16 a, bf16_16 b)                                          \
+    static inline wide_16 pair##_16(wide_16 a, wide_16 b)                                          \
     {                                                                                              \
-        return (bf16_16){pair##_8(a.even, b.even), pair##_8(a.odd, b.odd)};                        \
+        return (wide_16){pair##_8(a.one, b.one), pair##_8(a.other, b.other)};                      \
     }
 BOTH(sum_f32)
 BOTH(prod_f32)

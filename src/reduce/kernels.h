@@ -14,7 +14,7 @@ static inline bool serry_one_pass(int n)
 }
 
 /* Combine n vectors (serry_one_pass) element by element, along the documented tree: (0 1), (0 1) 2,
- * (0 1)(2 3), ((0 1)(2 3))((4 5)(6 7)). `result` overlaps no source. */
+ * (0 1)(2 3), ((0 1)(2 3))((4 5)(6 7)). `result` may be one of the sources, if it has their type. */
 typedef void serry_combine_function(void *result, const void *const *source, int n, size_t count);
 
 /* The same into two results at once (the second may be NULL), past the caches. `count` elements are whole lines of

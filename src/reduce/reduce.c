@@ -108,12 +108,15 @@ static void user_block(const plan *p, void *accumulator, const void *const *sour
     p->user->function(accumulator, right, count, p->dtype, p->user->argument);
 }
 
+/* The result may be a source that is needed after the accumulator has been begun. */
 static void reduce_user(const plan *p, char *result, const void *const *source, int n, size_t count)
 {
+    _Alignas(64) char accumulator[SERRY_BLOCK_BYTES];
     size_t block = SERRY_BLOCK_BYTES / p->size;
     for (size_t done = 0; done < count; done += block) {
         size_t now = count - done < block ? count - done : block;
-        user_block(p, result + done * p->size, source, n, done * p->size, now);
+        user_block(p, accumulator, source, n, done * p->size, now);
+        memcpy(result + done * p->size, accumulator, now * p->size);
     }
 }
 
@@ -140,7 +143,8 @@ static __attribute__((noinline)) void reduce_by_plan(void *result, const void *c
                                                      size_t count, serry_dtype dtype, serry_op op)
 {
     if (n == 1) {
-        memcpy(result, source[0], count * serry_dtype_size(dtype));
+        if (result != source[0])
+            memcpy(result, source[0], count * serry_dtype_size(dtype));
         return;
     }
     plan p = plan_of(dtype, op);

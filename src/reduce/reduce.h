@@ -5,7 +5,7 @@
 #include <serry/types.h>
 
 /* Combine n vectors (1 to SERRY_MAX_RANKS) of `count` elements, each in the order of its index,
- * into `result`, which must not overlap any source. Vectors may be unaligned to anything but their
+ * into `result`, which may be one of the sources, and must not overlap any in part. Vectors may be unaligned to anything but their
  * element's natural size. SERRY_AVG divides by n. The order: the tree that splits [0, n) at the
  * largest power of two below n, left before right; so ((0+1)+(2+3))+4 for five. It depends on n
  * alone, never on count, alignment, position or kernel. 16-bit floats are widened once, combined in
