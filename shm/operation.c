@@ -107,7 +107,8 @@ int operation_await(shm_member *m, int r)
     wait_target target = {word, m->step, &m->own->word, &m->group.header->call, m->hears};
 
     atomic_store_explicit(&m->own->operation, m->operations + 1, memory_order_relaxed);
-    int rc = wait_decided(&target, &m->plan, &m->limit);
+    wait_plan plan = m->algorithm == &algorithm_slices ? slices_plan(m) : m->plan;
+    int rc = wait_decided(&target, &plan, &m->limit);
     bool missing =
         rc == SERRY_OK && !word_reached(atomic_load_explicit(word, memory_order_acquire), m->step);
 
@@ -464,7 +465,7 @@ void operation_pull_large(shm_member *m, unsigned char *dest, size_t dest_stride
         return;
     }
     find_blocks(m, m->flow.send_n ? (size_t)m->group.rank : 0, vector);
-    operation_reduce(m, dest, vector, count);
+    operation_reduce_out(m, dest, vector, count);
 }
 
 void operation_commit(shm_member *m, const unsigned char *from)

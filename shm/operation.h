@@ -329,7 +329,15 @@ static inline void operation_fill(const shm_member *m, void *dest, const void *s
 static inline void operation_reduce(const shm_member *m, void *result, const void *const *vector,
                                     size_t count)
 {
-    team_reduce(m->team, result, vector, m->alive_count, count, m->call.dtype, m->call.op);
+    team_reduce(m->team, result, vector, m->alive_count, count, m->call.dtype, m->call.op, false);
+}
+
+/* The same where the result is not read at once: past the caches, if the operation has more than they keep. */
+static inline void operation_reduce_out(const shm_member *m, void *result,
+                                        const void *const *vector, size_t count)
+{
+    team_reduce(m->team, result, vector, m->alive_count, count, m->call.dtype, m->call.op,
+                m->streams);
 }
 
 /* Hand a result out that lies in `from` as it shall lie in the receive buffer; the blocks of absent
@@ -387,9 +395,10 @@ static inline int operation_end(shm_member *m, int rc)
 
 /* choose.c: the first step of a call, and what follows once all inputs are known. Variant 0 chooses,
  * variant 1 sends everything through copies, variant 2 through copies that need no room; variants 3,
- * 4 and 5 choose, but large operations throughout, where memory allows follow.c, spread.c or direct.c. Apart from
- * these, for tests: as variant 0, but with blocks of two members wherever there are three; and as variant 4, but
- * past the caches, whatever the size. */
+ * 4 and 5 choose, but large operations throughout, where memory allows follow.c, spread.c or direct.c;
+ * variant 6 is 1, but with slices.c for all that is combined, in small parts. Apart from these, for tests: as
+ * variant 0, but with blocks of two members wherever there are three; and as variant 4, but past the caches,
+ * whatever the size. */
 enum {
     VARIANT_CHOOSE,
     VARIANT_COPY,
@@ -397,6 +406,7 @@ enum {
     VARIANT_FOLLOW,
     VARIANT_SPREAD,
     VARIANT_SHARE,
+    VARIANT_SLICES,
     SHM_VARIANTS,
     VARIANT_LEVELS = 16,
     VARIANT_STREAM
@@ -432,6 +442,9 @@ void slices_range(const shm_member *m, int index, size_t *first, size_t *length)
 
 /* Bytes that it needs in its room for that. */
 size_t slices_room(const shm_member *m, int index, bool crowded);
+
+/* How patiently it waits. */
+wait_plan slices_plan(const shm_member *m);
 
 /* staging.c: private memory where a large result waits until it may be handed out. SERRY_ERR_NO_SPACE. */
 int staging_reserve(shm_member *m, size_t bytes);

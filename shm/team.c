@@ -61,6 +61,10 @@ void team_copy(int threads, void *dest, const void *source, size_t bytes, bool s
 
 /* ---- reductions -------------------------------------------------------------------------------- */
 
+/* What is combined in the first-level cache before it goes past the others: there is room for a source
+ * beside it. */
+#define STREAM_BYTES ((size_t)16 << 10)
+
 typedef struct reduction {
     unsigned char *result;
     const void *const *source;
@@ -68,31 +72,52 @@ typedef struct reduction {
     size_t count, element;
     serry_dtype dtype;
     serry_op op;
+    bool stream;
 } reduction;
+
+/* Bytes [first, end) of the result. */
+static void reduce_range(const reduction *r, unsigned char *result, size_t first, size_t end)
+{
+    const void *source[SERRY_MAX_RANKS];
+
+    for (int i = 0; i < r->n; i++)
+        source[i] = (const unsigned char *)r->source[i] + first;
+    serry_reduce_vectors(result, source, r->n, (end - first) / r->element, r->dtype, r->op);
+}
+
+static void reduce_past_caches(const reduction *r, size_t first, size_t end)
+{
+    _Alignas(SHM_LINE) unsigned char block[STREAM_BYTES];
+
+    for (size_t next; first < end; first = next) {
+        next = end - first < sizeof(block) ? end : first + sizeof(block);
+        reduce_range(r, block, first, next);
+        copy_stream(r->result + first, block, next - first);
+    }
+}
 
 static void reduce_piece(void *work, int index, int count)
 {
     const reduction *r = work;
-    const void *source[SERRY_MAX_RANKS];
     size_t bytes = r->count * r->element;
     size_t first = border(r->result, bytes, index, count);
     size_t end = border(r->result, bytes, index + 1, count);
 
-    for (int i = 0; i < r->n; i++)
-        source[i] = (const unsigned char *)r->source[i] + first;
-    serry_reduce_vectors(r->result + first, source, r->n, (end - first) / r->element, r->dtype,
-                         r->op);
+    if (r->stream)
+        reduce_past_caches(r, first, end);
+    else
+        reduce_range(r, r->result + first, first, end);
 }
 
 void team_reduce(int threads, void *result, const void *const *source, int n, size_t count,
-                 serry_dtype dtype, serry_op op)
+                 serry_dtype dtype, serry_op op, bool stream)
 {
     size_t element = serry_dtype_size(dtype);
-    reduction r = {result, source, n, count, element, dtype, op};
+    reduction r = {result, source, n, count, element, dtype, op, stream};
 
     threads = op < SERRY_OP_USER ? threads_for(threads, count * element) : 1;
     if (threads > 1)
         openmp_run(threads, reduce_piece, &r);
     else
-        serry_reduce_vectors(result, source, n, count, dtype, op);
+        reduce_piece(&r, 0, 1);
 }

@@ -16,10 +16,10 @@
  * 1 us while it is awake, in which a core copies this much. */
 #define TEAM_PIECE_BYTES ((size_t)16 << 10)
 
-/* As memcpy, or as copy_stream; as serry_reduce_vectors. By up to `threads`; a reduction that the caller
+/* As memcpy, or as copy_stream; as serry_reduce_vectors, with the result past the caches or not. By up to `threads`; a reduction that the caller
  * has made (serry_op_create) by the calling thread alone. The same bits whatever the number. */
 void team_copy(int threads, void *dest, const void *source, size_t bytes, bool stream);
 void team_reduce(int threads, void *result, const void *const *source, int n, size_t count,
-                 serry_dtype dtype, serry_op op);
+                 serry_dtype dtype, serry_op op, bool stream);
 
 #endif

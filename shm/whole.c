@@ -1,8 +1,10 @@
-/* whole.c - large operations that combine nothing, on private memory of processes: each that gives
- * copies its input into its room, publishes, and each takes what it gets straight from the rooms.
+/* whole.c - large operations on private memory of processes: each that gives copies what others need of its
+ * input into its room, publishes, and each takes what it gets straight from the rooms, or combines it from
+ * there and from its own input.
  *
  * Nothing is handed out before all have published, so until then a death leaves everybody's buffers as
- * they were; afterwards the rooms outlive their ranks. */
+ * they were; afterwards the rooms outlive their ranks. Where a result is combined over this rank's own input
+ * (in place), nobody else needs that any more. */
 #include <string.h>
 
 #include "operation.h"
@@ -41,7 +43,7 @@ static int take(shm_member *m)
         m->source[r] = r == m->group.rank ? m->call.send : m->rooms[r];
         m->stride[r] = block;
     }
-    operation_pull(m, m->call.recv, block, m->call.count);
+    operation_pull_large(m, m->call.recv, block, m->call.count);
     return OPERATION_DONE;
 }
 

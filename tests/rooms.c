@@ -148,7 +148,7 @@ static void body_killed(test_rank *self)
     test_await(self, GO_ON, 1);
     do { /* until the kernel is done with it */
         expect_sum(self, self->comm, COUNT, 5, 10, RANKS - 1);
-    } while (member_of(self->comm)->algorithm != &algorithm_slices);
+    } while (member_of(self->comm)->algorithm != &algorithm_whole);
     expect_sum(self, self->comm, 3 * COUNT, 7, 14, RANKS - 1);
     CHECK(self, member_of(self->comm)->algorithm == &algorithm_slices);
 }
@@ -190,7 +190,7 @@ static void body_many_killed(test_rank *self)
         EXPECT_OK(self, serry_barrier(self->comm));
     do {
         expect_sum(self, self->comm, LITTLE, 5, 5 * FEW, FEW);
-    } while (member_of(self->comm)->algorithm != &algorithm_slices);
+    } while (member_of(self->comm)->algorithm != &algorithm_whole);
 }
 
 static void however_many_are_killed_they_bar_no_rooms(void **state)
