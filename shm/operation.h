@@ -10,6 +10,7 @@
 #include <serry/call.h>
 
 #include "copy.h"
+#include "fill.h"
 #include "flow.h"
 #include "group.h"
 #include "room.h"
@@ -95,6 +96,7 @@ struct shm_member {
     int team;         /* threads that share the work of a large one; 1 or less: none do */
     bool heavy;       /* one of these two: copies are more than memcpy */
     bool teams;       /* some member has one, in a large operation: the same on all */
+    fill_way fill;    /* how what others read is copied best */
     bool lent;        /* it has told where its result is: others may write there */
     int seen;         /* SEEN_: the same as long as the group is the same */
     wait_limit limit;
@@ -323,6 +325,16 @@ static inline void operation_copy(const shm_member *m, void *dest, const void *s
 static inline void operation_fill(const shm_member *m, void *dest, const void *source, size_t bytes)
 {
     team_copy(m->team, dest, source, bytes, false);
+}
+
+/* The same into memory of the rank's own that others have read before. */
+static inline void operation_copy_in(shm_member *m, void *dest, const void *source, size_t bytes)
+{
+    if (m->team > 1 ||
+        m->plan.pauses == 0) /* several threads, or ranks, at once: times tell nothing */
+        operation_fill(m, dest, source, bytes);
+    else
+        fill_copy(&m->fill, dest, source, bytes);
 }
 
 /* Combine `count` elements of a vector of each member, in a large operation. */

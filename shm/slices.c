@@ -132,8 +132,8 @@ static void copy_in(shm_member *m, size_t t)
     for (int i = 0; i < m->alive_count; i++) {
         size_t first, length = i == mine ? 0 : part_of(m, i, t, &first);
         if (length != 0)
-            operation_fill(m, in + place_of(m, mine, i), send + first * m->element,
-                           length * m->element);
+            operation_copy_in(m, in + place_of(m, mine, i), send + first * m->element,
+                              length * m->element);
     }
 }
 

@@ -54,8 +54,8 @@ static void copy_in(shm_member *m, size_t t)
     const unsigned char *send = m->call.send;
 
     for (size_t b = 0; b < blocks; b++)
-        operation_fill(m, in + b * chunk_length(m) * m->element,
-                       send + b * m->call.count * m->element + first, bytes);
+        operation_copy_in(m, in + b * chunk_length(m) * m->element,
+                          send + b * m->call.count * m->element + first, bytes);
 }
 
 /* Point m->source at chunk t of every input, as published with the last step. */

@@ -10,6 +10,14 @@
 #include "operation.h"
 #include "word.h"
 
+static void copy_in(shm_member *m, size_t at, const unsigned char *from, size_t bytes)
+{
+    if (m->streams)
+        operation_copy(m, m->room.memory + at, from, bytes);
+    else
+        operation_copy_in(m, m->room.memory + at, from, bytes);
+}
+
 static void give(shm_member *m)
 {
     size_t block = m->call.count * m->element;
@@ -19,13 +27,13 @@ static void give(shm_member *m)
         return;
     if (!m->flow.send_n) {
         if (!m->flow.to_root || m->call.root != m->group.rank)
-            operation_copy(m, m->room.memory, send, block);
+            copy_in(m, 0, send, block);
         return;
     }
     for (int i = 0; i < m->alive_count; i++) {
         size_t at = m->alive[i] * block;
         if (m->alive[i] != m->group.rank)
-            operation_copy(m, m->room.memory + at, send + at, block);
+            copy_in(m, at, send + at, block);
     }
 }
 
