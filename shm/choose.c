@@ -147,8 +147,13 @@ static void enter(shm_member *m)
                            .room = room_offer(m, own_room_bytes(m)),
                            .team = m->team > 1,
                            .sees = may_lend(m) && !seals(arena) && writes_can_be_seen(m)};
+    m->ahead = takes_whole(m) && whole_may_go_ahead(m);
     if (operation_gives(m))
         input->direct = tell(arena, m->call.send, operation_input_bytes(m), &input->address);
+    if (m->ahead && input->direct == 0 && input->room != 0 && own_room_bytes(m) != 0) {
+        whole_give_ahead(m);
+        input->ahead = 1;
+    }
     if (!may_lend(m))
         return;
     if (operation_gets(m))
@@ -288,9 +293,22 @@ static bool find_room(shm_member *m, int index)
 {
     int r = m->alive[index];
     size_t bytes = needed_room(m, index, m->algorithm);
+    uint64_t front = room_front(m), start = said_by(m, r)->room - front;
 
-    m->rooms[r] = bytes == 0 ? NULL : arena_in_pool(m->group.arena, said_by(m, r)->room, bytes);
+    m->rooms[r] = bytes == 0 ? NULL : arena_in_pool(m->group.arena, start, front + bytes);
+    if (m->rooms[r] != NULL)
+        m->rooms[r] += front;
     return bytes == 0 || m->rooms[r] != NULL;
+}
+
+/* Has every member that gives done so already? */
+static bool all_are_ahead(const shm_member *m)
+{
+    bool all = m->ahead;
+
+    for (int i = 0; i < m->alive_count && all; i++)
+        all = needed_room(m, i, m->algorithm) == 0 || said_by(m, m->alive[i])->ahead == 1;
+    return all;
 }
 
 /* Has every member that needs one a room? With members newly missing, which may still be reading in
@@ -333,6 +351,8 @@ static int enter_decided(shm_member *m)
     for (int i = 0; i < m->alive_count && uses_rooms(m); i++)
         if (!find_room(m, i))
             return fail_input(m, m->alive[i], "room");
+    if (m->algorithm == &algorithm_whole && all_are_ahead(m))
+        return whole_take_ahead(m);
     /* Before any pointer of the others is followed: are they still of this operation? */
     return word_second_look(&m->own->word) ? OPERATION_GOES_ON : operation_fail_excluded(m);
 }

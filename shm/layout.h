@@ -206,6 +206,8 @@ typedef struct group_input {
     uint32_t crowded; /* plain, likewise: 1 where it finds more ranks than cores, else 0 */
     uint32_t lends;   /* plain, likewise: 1 where the others can read that, else 0 */
     uint32_t team;    /* plain, likewise: 1 where a team works for this member, else 0 */
+    uint32_t
+        ahead; /* plain, likewise: 1 where its input is in its room already, see room.h, else 0 */
     uint32_t sees; /* plain, likewise: 1 where it would see each member's end, and seals nobody that
                          lives, see writes.h, else 0 */
 } group_input;
@@ -320,7 +322,7 @@ typedef struct channel {
 
 /* Sizes enter by themselves; bump the leading number when a meaning changes. */
 #define SHM_LAYOUT                                                                                 \
-    ((UINT64_C(7) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
+    ((UINT64_C(8) << 56) | ((uint64_t)sizeof(arena_header) << 40) |                                \
      ((uint64_t)sizeof(arena_slot) << 28) | ((uint64_t)sizeof(group_header) << 16) |               \
      (uint64_t)sizeof(group_cell))
 

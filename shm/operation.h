@@ -96,6 +96,7 @@ struct shm_member {
     int team;         /* threads that share the work of a large one; 1 or less: none do */
     bool heavy;       /* one of these two: copies are more than memcpy */
     bool teams;       /* some member has one, in a large operation: the same on all */
+    bool ahead;       /* inputs may be in rooms before the first step is published */
     fill_way fill;    /* how what others read is copied best */
     bool lent;        /* it has told where its result is: others may write there */
     int seen;         /* SEEN_: the same as long as the group is the same */
@@ -457,6 +458,12 @@ size_t slices_room(const shm_member *m, int index, bool crowded);
 
 /* How patiently it waits. */
 wait_plan slices_plan(const shm_member *m);
+
+/* whole.c: this rank's input into the front of its room, and whether it is to be; and from there to whoever gets
+ * it, when the first step is decided. See room.h. */
+bool whole_may_go_ahead(const shm_member *m);
+void whole_give_ahead(shm_member *m);
+int whole_take_ahead(shm_member *m);
 
 /* staging.c: private memory where a large result waits until it may be handed out. SERRY_ERR_NO_SPACE. */
 int staging_reserve(shm_member *m, size_t bytes);

@@ -26,6 +26,16 @@ static void let_go(shm_member *m, uint64_t offset)
         extent_entrust(m->group.arena, own_slot(m), offset, m->group.header->communicator);
 }
 
+uint64_t room_front(const shm_member *m)
+{
+    return m->group.size <= ROOM_FEW ? 2 * ROOM_AHEAD : 0;
+}
+
+size_t room_ahead(const shm_member *m)
+{
+    return m->operations % 2 == 0 ? 2 * ROOM_AHEAD : ROOM_AHEAD;
+}
+
 void room_reserve(shm_member *m, uint64_t bytes)
 {
     shm_room *room = &m->room;
@@ -39,9 +49,10 @@ void room_reserve(shm_member *m, uint64_t bytes)
         let_go(m, room->offset); /* no operation has used it */
     room->memory = NULL;
     room->bytes = 0;
-    if (extent_take(m->group.arena, own_slot(m), wanted, true, &offset, NULL) != SERRY_OK)
+    if (extent_take(m->group.arena, own_slot(m), room_front(m) + wanted, true, &offset, NULL) !=
+        SERRY_OK)
         return;
-    room->memory = m->group.arena->base + offset;
+    room->memory = m->group.arena->base + offset + room_front(m);
     room->offset = offset;
     room->bytes = wanted;
 }
@@ -77,7 +88,7 @@ uint64_t room_offer(shm_member *m, uint64_t bytes)
         look_for_lost(m);
     if (bytes > m->room.bytes || m->room.lost_count != 0)
         return 0;
-    return m->room.offset;
+    return m->room.memory == NULL ? 0 : m->room.offset + room_front(m);
 }
 
 void room_begun(shm_member *m)

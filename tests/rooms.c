@@ -135,6 +135,88 @@ static void sealed_while_it_copies_a_rank_gets_what_all_got(void **state)
     run_ranks(SERRY_PROCESSES, RANKS, body_sealed_while_copying, NULL);
 }
 
+/* ---- the same, of inputs that lay in the rooms before the first step ---------------------------- */
+
+#define AHEAD                                                                                      \
+    ((size_t)2000) /* elements: too many for a small operation, and few enough to go ahead */
+
+static int gather(serry_comm *comm, int64_t own, int64_t *result)
+{
+    int64_t block[AHEAD];
+
+    for (size_t i = 0; i < AHEAD; i++)
+        block[i] = own + (int64_t)i;
+    return serry_allgather(block, result, AHEAD, SERRY_I64, comm);
+}
+
+/* Of each rank r that is in it: `own` of it. */
+static void expect_gathered(test_rank *self, const int64_t *result, int64_t own, int64_t each,
+                            bool all)
+{
+    for (int r = 0; r < RANKS; r++)
+        for (size_t i = 0; i < AHEAD && (all || r != VICTIM); i++)
+            if (!CHECK(self, result[(size_t)r * AHEAD + i] == own + each * r + (int64_t)i))
+                return;
+}
+
+static void gather_slowly(test_rank *self)
+{
+    struct sigaction action = {.sa_handler = hit_the_wall}, before;
+    size_t bytes = (RANKS * AHEAD * sizeof(int64_t) + PAGE - 1) / PAGE * PAGE;
+    int64_t *result = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    g_self = self;
+    g_wall = (unsigned char *)result; /* before anything is copied */
+    mprotect(g_wall, PAGE, PROT_NONE);
+    sigaction(SIGSEGV, &action, &before);
+    EXPECT_OK(self, gather(self->comm, 10 * self->rank, result));
+    sigaction(SIGSEGV, &before, NULL);
+    expect_gathered(self, result, 0, 10, true);
+    test_expect(self, SERRY_ERR_EXCLUDED, gather(self->comm, 1000, result), self->comm, "the next");
+    munmap(result, bytes);
+}
+
+/* Fault:  rank 1 has published the only step of an allgather and is stopped before it copies; it is sealed,
+ *         and the others make four more.
+ * Expect: theirs are right; when rank 1 wakes it finds in the rooms what was there. */
+static void body_sealed_while_gathering(test_rank *self)
+{
+    static int64_t result[RANKS * AHEAD];
+
+    EXPECT_OK(self, serry_set_policy(self->comm, SERRY_EXCLUDE));
+    for (int i = 1; i <= 2; i++) {
+        EXPECT_OK(self, gather(self->comm, 7 * self->rank + i, result));
+        CHECK(self, member_of(self->comm)->algorithm == &algorithm_whole);
+        expect_gathered(self, result, i, 7, true);
+    }
+    if (self->rank == VICTIM) {
+        gather_slowly(self);
+        return;
+    }
+    EXPECT_OK(self, gather(self->comm, 10 * self->rank, result));
+    CHECK(self, member_of(self->comm)->ahead);
+    expect_gathered(self, result, 0, 10, true);
+    test_await(self, COPYING, 1);
+    if (self->rank == 0) {
+        _Atomic uint64_t *word = &group_cell_of(&member_of(self->comm)->group, VICTIM)->word;
+        if (word_seal(word) & WORD_ASLEEP)
+            wait_wake(word);
+        test_raise(self, SEALED);
+    }
+    test_await(self, SEALED, 1);
+    for (int i = 1; i <= 4; i++) {
+        EXPECT_OK(self, gather(self->comm, -100 * i + 3 * self->rank, result));
+        expect_gathered(self, result, -100 * i, 3, false);
+    }
+    test_raise(self, GO_ON);
+}
+
+static void sealed_before_it_copies_a_rank_finds_what_went_ahead(void **state)
+{
+    (void)state;
+    run_ranks(SERRY_PROCESSES, RANKS, body_sealed_while_gathering, NULL);
+}
+
 /* ---- killed ----------------------------------------------------------------------------------- */
 
 static void body_killed(test_rank *self)
@@ -292,6 +374,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sealed_while_it_copies_a_rank_gets_what_all_got),
+        cmocka_unit_test(sealed_before_it_copies_a_rank_finds_what_went_ahead),
         cmocka_unit_test(killed_a_rank_bars_no_rooms),
         cmocka_unit_test(however_many_are_killed_they_bar_no_rooms),
         cmocka_unit_test(rooms_are_given_back),
