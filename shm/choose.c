@@ -34,11 +34,11 @@ static bool is_crowded(const shm_member *m)
 /* All inputs of a reduce_scatter in rooms. */
 #define SCATTER_TOTAL ((size_t)256 << 20)
 
-/* Does it take longer to combine than to copy? */
+/* Does it take longer to combine than to copy? Not so 16-bit floats: 0.97 to 1.05 of the time by slices, 0.5
+ * to 0.8 where the cores share no cache. */
 static bool is_dear(const serry_call *call)
 {
-    return call->dtype == SERRY_F16 || call->dtype == SERRY_BF16 || call->op == SERRY_AVG ||
-           call->op >= SERRY_OP_USER;
+    return call->op == SERRY_AVG || call->op >= SERRY_OP_USER;
 }
 
 /* Copies of whole inputs, and then each makes what it gets? A reduce_scatter combines nothing twice so. */
