@@ -94,7 +94,7 @@ void copy_by_lines(void *dest, const void *source, size_t bytes)
     memcpy((char *)dest + at, (const char *)source + at, bytes - at);
 }
 
-void copy_stream(void *dest, const void *source, size_t bytes)
+void copy_stream_on(void *dest, const void *source, size_t bytes)
 {
     unsigned char *to = dest;
     const unsigned char *from = source;
@@ -105,6 +105,10 @@ void copy_stream(void *dest, const void *source, size_t bytes)
     memcpy(to, from, head);
     stream_lines(to + head, from + head, lines);
     memcpy(to + end, from + end, bytes - end);
+}
+
+void copy_stream_end(void)
+{
     _mm_sfence(); /* such stores are in no order with others */
 }
 
@@ -125,7 +129,7 @@ void copy_by_lines(void *dest, const void *source, size_t bytes)
     memcpy(dest, source, bytes);
 }
 
-void copy_stream(void *dest, const void *source, size_t bytes)
+void copy_stream_on(void *dest, const void *source, size_t bytes)
 {
     memcpy(dest, source, bytes);
 }
@@ -136,4 +140,14 @@ void copy_stream_twice(void *dest, void *other, const void *source, size_t bytes
     memcpy(other, source, bytes);
 }
 
+void copy_stream_end(void)
+{
+}
+
 #endif
+
+void copy_stream(void *dest, const void *source, size_t bytes)
+{
+    copy_stream_on(dest, source, bytes);
+    copy_stream_end();
+}

@@ -31,8 +31,11 @@ static inline void copy_short(void *dest, const void *source, size_t bytes)
  * the time, 64 KiB 0.88; broadcast 0.97; all of 256 KiB and more 0.97 to 1.0. */
 void copy_by_lines(void *dest, const void *source, size_t bytes);
 
-/* As memcpy, past the caches. What was written is there for whoever sees a later release. */
+/* As memcpy, past the caches. What was written is there for whoever sees a later release: with copy_stream_on
+ * only after copy_stream_end, so that many short ones do not wait for memory each. */
 void copy_stream(void *dest, const void *source, size_t bytes);
+void copy_stream_on(void *dest, const void *source, size_t bytes);
+void copy_stream_end(void);
 
 /* The same to two places: together, where both begin with a line. */
 void copy_stream_twice(void *dest, void *other, const void *source, size_t bytes);

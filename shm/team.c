@@ -61,9 +61,9 @@ void team_copy(int threads, void *dest, const void *source, size_t bytes, bool s
 
 /* ---- reductions -------------------------------------------------------------------------------- */
 
-/* What is combined in the first-level cache before it goes past the others: there is room for a source
- * beside it. */
-#define STREAM_BYTES ((size_t)16 << 10)
+/* What is combined in the first-level cache before it goes past the others: so little that memory is read for the
+ * next one while it is written for this one. Measured: 0.8 of the time with 16 KiB. */
+#define STREAM_BYTES ((size_t)2 << 10)
 
 typedef struct reduction {
     unsigned char *result;
@@ -85,15 +85,18 @@ static void reduce_range(const reduction *r, unsigned char *result, size_t first
     serry_reduce_vectors(result, source, r->n, (end - first) / r->element, r->dtype, r->op);
 }
 
+/* The first block ends where a line of the result does, and so do the others. */
 static void reduce_past_caches(const reduction *r, size_t first, size_t end)
 {
     _Alignas(SHM_LINE) unsigned char block[STREAM_BYTES];
+    size_t length = STREAM_BYTES - ((uintptr_t)r->result + first) % SHM_LINE;
 
-    for (size_t next; first < end; first = next) {
-        next = end - first < sizeof(block) ? end : first + sizeof(block);
-        reduce_range(r, block, first, next);
-        copy_stream(r->result + first, block, next - first);
+    for (; first < end; first += length, length = STREAM_BYTES) {
+        length = end - first < length ? end - first : length;
+        reduce_range(r, block, first, first + length);
+        copy_stream_on(r->result + first, block, length);
     }
+    copy_stream_end();
 }
 
 static void reduce_piece(void *work, int index, int count)
