@@ -6,7 +6,7 @@
  * writing to memory, for others to read it there, is faster. Measured with two ranks on a virtual machine, whose
  * host moves its cores about: a copy of 1 MiB, and another core's copy of that, through the caches 80 us or 310
  * us, past them 120 us both times. Whoever copies cannot know where it is, but it feels it: so some copies are
- * timed. */
+ * timed, in operations that have waited for somebody: of two ranks one does in each. */
 #ifndef SHM_FILL_H
 #define SHM_FILL_H
 
@@ -34,7 +34,7 @@ bool fill_is_timed(fill_way *way);
 /* It has been. */
 void fill_judge(fill_way *way, size_t bytes, uint64_t ns);
 
-/* As memcpy, by the calling thread. */
-void fill_copy(fill_way *way, void *dest, const void *source, size_t bytes);
+/* As memcpy, by the calling thread. `may_time`: the operation has waited before, so that it may read the clock. */
+void fill_copy(fill_way *way, void *dest, const void *source, size_t bytes, bool may_time);
 
 #endif

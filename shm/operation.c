@@ -107,6 +107,7 @@ int operation_await(shm_member *m, int r)
     wait_target target = {word, m->step, &m->own->word, &m->group.header->call, m->hears};
 
     atomic_store_explicit(&m->own->operation, m->operations + 1, memory_order_relaxed);
+    m->waited = true;
     wait_plan plan = m->algorithm == &algorithm_slices ? slices_plan(m) : m->plan;
     int rc = wait_decided(&target, &plan, &m->limit);
     bool missing =
@@ -294,7 +295,7 @@ static int begin(shm_member *m, const serry_call *call)
     m->flow = serry_flows[call->kind];
     m->signature = operation_signature(m, call);
     m->element = serry_dtype_size(call->dtype);
-    m->passed = m->lent = false;
+    m->passed = m->lent = m->waited = false;
     m->algorithm = choose_first(m);
     if (m->algorithm != &algorithm_small) {
         int rc = staging_reserve(m, operation_result_bytes(m));

@@ -97,6 +97,7 @@ struct shm_member {
     bool heavy;       /* one of these two: copies are more than memcpy */
     bool teams;       /* some member has one, in a large operation: the same on all */
     bool ahead;       /* inputs may be in rooms before the first step is published */
+    bool waited;      /* a large one has waited for somebody: it may read the clock */
     fill_way fill;    /* how what others read is copied best */
     bool lent;        /* it has told where its result is: others may write there */
     int seen;         /* SEEN_: the same as long as the group is the same */
@@ -335,7 +336,7 @@ static inline void operation_copy_in(shm_member *m, void *dest, const void *sour
         m->plan.pauses == 0) /* several threads, or ranks, at once: times tell nothing */
         operation_fill(m, dest, source, bytes);
     else
-        fill_copy(&m->fill, dest, source, bytes);
+        fill_copy(&m->fill, dest, source, bytes, m->waited);
 }
 
 /* Combine `count` elements of a vector of each member, in a large operation. */

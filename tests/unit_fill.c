@@ -103,11 +103,12 @@ static void whatever_way_it_goes_all_bytes_arrive(void **state)
     assert_true(from != NULL && to != NULL);
     for (size_t i = 0; i <= MOST; i++)
         from[i] = (unsigned char)(i * 7 + i / 251);
-    for (uint32_t past = 0; past < 2; past++)
+    for (int way_of = 0; way_of < 3; way_of++) /* through, past, and through if it is timed */
         for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
-            fill_way way = {.past = past};
+            fill_way way = {.past = way_of == 1, .untimed = 5};
             memset(to, 0x5a, MOST + 2);
-            fill_copy(&way, to + 1, from + 1, sizes[s]);
+            fill_copy(&way, to + 1, from + 1, sizes[s], way_of == 2);
+            assert_int_equal(way.untimed, way_of == 2 && sizes[s] >= FILL_BYTES ? 4 : 5);
             assert_memory_equal(to + 1, from + 1, sizes[s]);
             assert_int_equal(to[0], 0x5a);
             assert_int_equal(to[1 + sizes[s]], 0x5a);
