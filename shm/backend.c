@@ -223,7 +223,7 @@ static int shm_set_variant(serry_member *member, unsigned variant, serry_error *
 {
     shm_member *m = own(member);
 
-    if (variant < SHM_VARIANTS || variant == VARIANT_LEVELS || variant == VARIANT_STREAM) {
+    if (variant < SHM_VARIANTS || (variant >= VARIANT_LEVELS && variant < SHM_VARIANTS_END)) {
         m->variant = variant == VARIANT_LEVELS ? VARIANT_CHOOSE : variant;
         m->past_caches = variant == VARIANT_STREAM;
         if (m->past_caches)

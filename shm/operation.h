@@ -409,10 +409,9 @@ static inline int operation_end(shm_member *m, int rc)
 
 /* choose.c: the first step of a call, and what follows once all inputs are known. Variant 0 chooses,
  * variant 1 sends everything through copies, variant 2 through copies that need no room; variants 3,
- * 4 and 5 choose, but large operations throughout, where memory allows follow.c, spread.c or direct.c;
- * variant 6 is 1, but with slices.c for all that is combined, in small parts. Apart from these, for tests: as
- * variant 0, but with blocks of two members wherever there are three; and as variant 4, but past the caches,
- * whatever the size. */
+ * 4 and 5 choose, but large operations throughout, where memory allows follow.c, spread.c or direct.c. Apart from
+ * these, for tests: as variant 0, but with blocks of two members wherever there are three; as variant 4, but past
+ * the caches, whatever the size; and as variant 1, but by slices.c, in small parts, whatever is combined. */
 enum {
     VARIANT_CHOOSE,
     VARIANT_COPY,
@@ -420,10 +419,11 @@ enum {
     VARIANT_FOLLOW,
     VARIANT_SPREAD,
     VARIANT_SHARE,
-    VARIANT_SLICES,
     SHM_VARIANTS,
     VARIANT_LEVELS = 16,
-    VARIANT_STREAM
+    VARIANT_STREAM,
+    VARIANT_SLICES,
+    SHM_VARIANTS_END
 };
 static inline bool choose_is_small(const shm_member *m, size_t input_bytes)
 {

@@ -24,7 +24,7 @@ enum { DOUBLES = 4, LONG_DOUBLES = 2, DOUBLE_SIZE = 4 };
 
 /* Of sections of more than a few thousand instructions, and of long ones, so many points are tried, about. With --changes all are: .ci/run does
  * that for the groups of one call at a time, `make crash-changes` for those of messages and requests too. */
-enum { SHORT = 4000, SAMPLE = 12, LONG = 20000, LONG_SAMPLE = 3 };
+enum { SHORT = 2500, SAMPLE = 7, LONG = 20000, LONG_SAMPLE = 3 };
 
 static bool all_instructions, all_changes;
 

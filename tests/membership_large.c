@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "deaths.h"
+#include "operation.h"
 #include "traps.h"
 
 #define RANKS 4
@@ -20,6 +21,7 @@ typedef struct plan {
     bool arena;        /* memory of the vectors */
     int deadly[RANKS]; /* for each rank: the call at which it dies; 0: never */
     bool counts;       /* what the dead have given counts in the first result */
+    unsigned variant;
 } plan;
 
 /* ---- vectors -------------------------------------------------------------------------------- */
@@ -161,6 +163,7 @@ static void body_trap(test_rank *self)
     ranks_that_die(p, dead);
     test_expect(self, SERRY_OK, serry_op_create("sum or die", trapped_sum, &t, &op), NULL, "op");
     EXPECT_OK(self, serry_set_policy(self->comm, p->policy));
+    EXPECT_OK(self, test_set_variant(self->comm, p->variant));
     fill(vector, p, self->rank);
     test_at(self, "%s, trap at %d", serry_kind_name(p->kind), dead[0] < 0 ? 0 : p->deadly[dead[0]]);
     if (p->policy == SERRY_EXCLUDE)
@@ -228,16 +231,23 @@ static void killed_in_a_reduce(void **state)
                 SERRY_KIND_REDUCE, SERRY_EXCLUDE, arena == 1, {call_number, 0, 0, 0}, arena == 1});
 }
 
+/* Of private memory too, all lies in the arena before anything is combined, but in slices. */
 static void killed_in_a_reduce_scatter(void **state)
 {
+    static const struct {
+        bool arena;
+        unsigned variant;
+    } k_ways[] = {{true, VARIANT_CHOOSE}, {false, VARIANT_CHOOSE}, {false, VARIANT_SLICES}};
+
     (void)state;
-    for (int arena = 0; arena <= 1; arena++)
+    for (int way = 0; way < 3; way++)
         for (int call_number = 1; call_number <= 10; call_number += 4)
             run_plan((plan){SERRY_KIND_REDUCE_SCATTER,
                             SERRY_EXCLUDE,
-                            arena == 1,
+                            k_ways[way].arena,
                             {0, call_number, 0, 0},
-                            arena == 1});
+                            k_ways[way].variant != VARIANT_SLICES,
+                            k_ways[way].variant});
 }
 
 static void several_killed_in_one_operation(void **state)
