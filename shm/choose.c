@@ -186,30 +186,20 @@ static bool reads_heaps(const shm_member *m)
     return all;
 }
 
-/* Has every member found more ranks than cores? */
-static bool all_crowded(const shm_member *m)
+/* Members that have found more ranks than cores. */
+static int count_crowded(const shm_member *m)
 {
-    bool all = true;
+    int count = 0;
 
     for (int i = 0; i < m->alive_count; i++)
-        all &= said_by(m, m->alive[i])->crowded == 1;
-    return all;
-}
-
-/* Has none? */
-static bool none_crowded(const shm_member *m)
-{
-    bool none = true;
-
-    for (int i = 0; i < m->alive_count; i++)
-        none &= said_by(m, m->alive[i])->crowded == 0;
-    return none;
+        count += said_by(m, m->alive[i])->crowded == 1;
+    return count;
 }
 
 /* A team would have nothing to share in the slices of blocks. */
 static bool goes_by_blocks(const shm_member *m)
 {
-    return may_go_by_blocks(m) && ((none_crowded(m) && !m->teams) || m->levels.forced);
+    return may_go_by_blocks(m) && ((count_crowded(m) == 0 && !m->teams) || m->levels.forced);
 }
 
 /* Can what rank r has told of be read there by every member? */
@@ -345,7 +335,7 @@ static int enter_decided(shm_member *m)
     if (rc != SERRY_OK)
         return rc;
     room_begun(m);
-    m->crowded = all_crowded(m);
+    m->crowded = count_crowded(m) == m->alive_count;
     m->teams = some_have_teams(m);
     m->algorithm = choose_next(m);
     for (int i = 0; i < m->alive_count && uses_rooms(m); i++)

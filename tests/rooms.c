@@ -100,6 +100,21 @@ static void copy_slowly(test_rank *self)
     munmap(result, bytes);
 }
 
+/* When it is in the middle of its copy. */
+static void seal_victim(test_rank *self)
+{
+    _Atomic uint64_t *word = &group_cell_of(&member_of(self->comm)->group, VICTIM)->word;
+
+    test_at(self, "waiting for rank %d to be in the middle of its copy", VICTIM);
+    test_await(self, COPYING, 1);
+    if (self->rank == 0) {
+        if (word_seal(word) & WORD_ASLEEP)
+            wait_wake(word);
+        test_raise(self, SEALED);
+    }
+    test_await(self, SEALED, 1);
+}
+
 /* Fault:  rank 1 has published the last step of a sum and is stopped in the middle of copying the
  *         result; it is sealed, and the others make three more of the same size.
  * Expect: theirs are right, through other memory; when rank 1 wakes it has the result of the one that
@@ -113,15 +128,7 @@ static void body_sealed_while_copying(test_rank *self)
     }
     expect_sum(self, self->comm, COUNT, self->rank, 3, RANKS);
     CHECK(self, member_of(self->comm)->algorithm == &algorithm_slices);
-    test_at(self, "waiting for rank %d to be in the middle of its copy", VICTIM);
-    test_await(self, COPYING, 1);
-    if (self->rank == 0) {
-        _Atomic uint64_t *word = &group_cell_of(&member_of(self->comm)->group, VICTIM)->word;
-        if (word_seal(word) & WORD_ASLEEP)
-            wait_wake(word);
-        test_raise(self, SEALED);
-    }
-    test_await(self, SEALED, 1);
+    seal_victim(self);
     for (int i = 1; i <= 3; i++) {
         expect_sum(self, self->comm, COUNT, -100 * i, -200 * i, RANKS - 1);
         CHECK(self, member_of(self->comm)->algorithm == &algorithm_staged);
@@ -196,14 +203,7 @@ static void body_sealed_while_gathering(test_rank *self)
     EXPECT_OK(self, gather(self->comm, 10 * self->rank, result));
     CHECK(self, member_of(self->comm)->ahead);
     expect_gathered(self, result, 0, 10, true);
-    test_await(self, COPYING, 1);
-    if (self->rank == 0) {
-        _Atomic uint64_t *word = &group_cell_of(&member_of(self->comm)->group, VICTIM)->word;
-        if (word_seal(word) & WORD_ASLEEP)
-            wait_wake(word);
-        test_raise(self, SEALED);
-    }
-    test_await(self, SEALED, 1);
+    seal_victim(self);
     for (int i = 1; i <= 4; i++) {
         EXPECT_OK(self, gather(self->comm, -100 * i + 3 * self->rank, result));
         expect_gathered(self, result, -100 * i, 3, false);
