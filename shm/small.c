@@ -153,9 +153,12 @@ static inline int decide(shm_member *m, const serry_call *call, uint64_t signatu
             continue;
         const group_cell *cell = group_cell_of(&m->group, r);
         lines_read(m, r, 1);
-        if (!word_reached(atomic_load_explicit(&cell->word, memory_order_acquire), m->step) &&
-            (rc = wait_for(m, call, r)) != SERRY_OK)
-            return rc;
+        if (!word_reached(atomic_load_explicit(&cell->word, memory_order_acquire), m->step)) {
+            if ((rc = wait_for(m, call, r)) != SERRY_OK)
+                return rc;
+            if (m->rare != 0) /* it is missing, and may write there when it wakes */
+                return 0;
+        }
         same &= cell->signature[m->step & 1] == signature;
     }
     return same;
